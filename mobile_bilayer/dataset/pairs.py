@@ -1,0 +1,235 @@
+"""Pairs of frames of one person, as a student trains on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from mobile_bilayer.background import fill_behind
+from mobile_bilayer.dataset.prepare import SIDE_PX
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.crop import Crop, head_crop
+from mobile_bilayer.pose.head import HEAD_POINTS, TORSO_POINTS, fit_head, mirrored_points
+from mobile_bilayer.pose.landmarks import LEFT_EYE, LIPS, MESH, RIGHT_EYE
+
+IMAGE_PX = 256
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much pairs are varied. Angles in degrees, shifts in parts of the frame."""
+
+    source_angle: float = 10
+    source_scale: float = 0.1
+    source_shift: float = 0.04
+    angle: float = 15  # of the target against the source
+    scale: float = 0.15
+    shift: float = 0.1
+    moved: float = 0.5  # how many pairs get the motion above; the others keep one camera
+    gain: float = 0.2
+    flip: float = 0.5
+
+
+NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+class PreparedClip:
+    """One prepared file, memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with safe_open(path, "np") as file:
+            self.identity = file.metadata()["identity"]
+            self.landmarks = file.get_tensor("landmarks")
+            self.inside = file.get_tensor("inside")
+        # Mesh and head points; the torso depends on the source.
+        self.points = np.stack(
+            [np.concatenate([p[MESH, :2], fit_head(p).project(HEAD_POINTS)]) for p in self.landmarks]
+        )
+        half = np.array([head_crop(p).half_px for p in self.landmarks])
+        places = self.points - self.points.mean(1, keepdims=True) * 0.7  # where the head is counts a little
+        weight = np.ones(places.shape[1])
+        weight[: len(LIPS + RIGHT_EYE + LEFT_EYE)] = 2.5
+        self.pose = (places / half[:, None, None] * weight[:, None]).reshape(len(places), -1).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+    def frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """RGB (SIDE_PX, SIDE_PX, 3) uint8 and alpha (SIDE_PX / 2, SIDE_PX / 2) uint8."""
+        with safe_open(self.path, "np") as file:
+            rgb = file.get_slice("frames")[index : index + 1][0]
+            return rgb, file.get_slice("alphas")[index : index + 1][0]
+
+
+def load_clips(folder: Path) -> list[PreparedClip]:
+    """All clips of a prepared folder."""
+    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not paths:
+        raise MobileBilayerError(f"{folder} holds no prepared clips. Run `mobile-bilayer prepare VIDEOS -o {folder}`.")
+    return [PreparedClip(path) for path in paths]
+
+
+def _turn(angle: float, scale: float, shift: np.ndarray) -> np.ndarray:
+    """(3, 3) similarity about the middle of a 256 px crop."""
+    matrix = np.eye(3)
+    matrix[:2] = cv2.getRotationMatrix2D((IMAGE_PX / 2 - 0.5,) * 2, angle, scale)
+    matrix[:2, 2] += shift * IMAGE_PX
+    return matrix
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Pixel points (i covers [i, i + 1]) of the prepared frame to [-1, 1] of the crop."""
+    moved = (points - 0.5) @ matrix[:2, :2].T + matrix[:2, 2] + 0.5
+    return (moved / (IMAGE_PX / 2) - 1).astype(np.float32)
+
+
+def _warp(picture: np.ndarray, matrix: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+    return cv2.warpAffine(picture, matrix[:2], (IMAGE_PX, IMAGE_PX), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def make_example(
+    clip: PreparedClip, source: int, targets: list[int], augmentation: Augmentation, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """One source and several targets in its crop.
+
+    image (256, 256, 3) uint8, alpha (128, 128) uint8, source_points (K, 2); and for each of T targets:
+    target (T, 256, 256, 3), target_alpha (T, 128, 128), background (T, 256, 256, 3) uint8, points (T, K, 2),
+    weight (T, 256, 256) uint8: 0 outside the picture, 10 in it, up to 90 in mouth and eyes.
+    """
+    rgb, alpha = clip.frame(source)
+    crop = head_crop(clip.landmarks[source])
+    base = np.eye(3)
+    base[:2] = crop.matrix(IMAGE_PX)
+    plus_minus = lambda size: rng.uniform(-size, size)  # noqa: E731
+    to_source = base
+    if augmentation is not NO_AUGMENTATION:
+        to_source = (
+            _turn(
+                plus_minus(augmentation.source_angle),
+                np.exp(plus_minus(augmentation.source_scale)),
+                rng.uniform(-1, 1, 2) * augmentation.source_shift,
+            )
+            @ base
+        )
+    torso = Crop(crop.x_px, crop.y_px, crop.half_px).to_pixels(TORSO_POINTS)
+    twice = np.diag([2.0, 2.0, 1.0])
+    twice[:2, 2] = 0.5  # from the half-size alpha's pixel centres
+
+    def alpha_at(matrix: np.ndarray, small: np.ndarray) -> np.ndarray:
+        full = _warp(small, matrix @ twice)
+        return cv2.resize(full, (IMAGE_PX // 2,) * 2, interpolation=cv2.INTER_AREA)
+
+    behind = fill_behind(rgb, cv2.resize(alpha, (SIDE_PX, SIDE_PX)).astype(np.float32) / 255)
+    out = {
+        "image": _warp(rgb, to_source),
+        "alpha": alpha_at(to_source, alpha),
+        "source_points": _apply(to_source, np.concatenate([clip.points[source], torso])),
+    }
+    per_target: dict[str, list[np.ndarray]] = {
+        k: [] for k in ("target", "target_alpha", "background", "points", "weight")
+    }
+    for index in targets:
+        to_target = to_source
+        if rng.random() < augmentation.moved:
+            to_target = (
+                _turn(
+                    plus_minus(augmentation.angle),
+                    np.exp(plus_minus(augmentation.scale)),
+                    rng.uniform(-1, 1, 2) * augmentation.shift,
+                )
+                @ to_source
+            )
+        target_rgb, target_alpha = clip.frame(index)
+        per_target["target"].append(_warp(target_rgb, to_target))
+        per_target["target_alpha"].append(alpha_at(to_target, target_alpha))
+        per_target["background"].append(_warp(behind, to_target))
+        points = np.concatenate([clip.points[index], torso])
+        per_target["points"].append(_apply(to_target, points))
+        left, top, right, bottom = clip.inside[index]
+        inside = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+        inside[int(np.ceil(top)) : int(bottom), int(np.ceil(left)) : int(right)] = 255
+        weight = _warp(inside, to_target, cv2.BORDER_CONSTANT) // 255 * 10
+        per_target["weight"].append(weight + 80 * mouth_and_eyes(per_target["points"][-1]) * (weight > 0))
+    out |= {name: np.stack(values) for name, values in per_target.items()}
+    if augmentation.gain:
+        gain = 1 + rng.uniform(-1, 1, 3) * augmentation.gain * np.array([0.4, 0.4, 0.4]) + plus_minus(augmentation.gain)
+        gamma = np.exp(plus_minus(augmentation.gain))
+        ramp = 255 * np.power(np.arange(256)[:, None] / 255, gamma) * gain
+        table = np.clip(np.rint(ramp), 0, 255).astype(np.uint8)
+        for name in ("image", "target", "background"):
+            out[name] = np.take_along_axis(table, out[name].reshape(-1, 3), 0).reshape(out[name].shape)
+    if rng.random() < augmentation.flip:
+        twins = mirrored_points()
+        for name, value in out.items():
+            if name.endswith("points"):
+                out[name] = value[..., twins, :] * np.array([-1, 1], np.float32)
+            else:
+                axis = {"image": 1, "alpha": 1}.get(name, 2)
+                out[name] = np.ascontiguousarray(np.flip(value, axis))
+    return out
+
+
+_AT = {landmark: place for place, landmark in enumerate(MESH)}
+_PARTS = [[_AT[i] for i in part] for part in (LIPS, RIGHT_EYE, LEFT_EYE)]
+
+
+def mouth_and_eyes(points: np.ndarray) -> np.ndarray:
+    """(256, 256) uint8, 1 in mouth and eyes and a little around. points: (K, 2) network points."""
+    canvas = np.zeros((IMAGE_PX, IMAGE_PX), np.uint8)
+    for part in _PARTS:
+        outline = (points[part] + 1) * (IMAGE_PX / 2)
+        middle = outline.mean(0)
+        grown = middle + (outline - middle) * 1.25 + np.sign(outline - middle) * 2
+        cv2.fillConvexPoly(canvas, cv2.convexHull(np.rint(grown).astype(np.int32)), 1)
+    return canvas
+
+
+class Pairs(IterableDataset):
+    """Endless examples: a source, and targets that differ much from it in pose and expression."""
+
+    def __init__(self, clips: list[PreparedClip], targets: int, augmentation: Augmentation, seed: int) -> None:
+        self.clips, self.targets, self.augmentation, self.seed = clips, targets, augmentation, seed
+        frames: dict[str, int] = {}
+        for clip in clips:
+            frames[clip.identity] = frames.get(clip.identity, 0) + len(clip)
+        # People with much footage are shown more often, but not in proportion.
+        chance = np.array([len(c) / frames[c.identity] * min(frames[c.identity], 100) ** 0.5 for c in clips])
+        self.chance = chance / chance.sum()
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        cv2.setNumThreads(1)
+        while True:
+            clip = self.clips[rng.choice(len(self.clips), p=self.chance)]
+            source = int(rng.integers(len(clip)))
+            distance = np.abs(clip.pose - clip.pose[source]).mean(1)
+            # The further, the likelier; never the source itself.
+            chance = distance**1.5 + 1e-9
+            chance[source] = 0
+            targets = rng.choice(len(clip), self.targets, p=chance / chance.sum(), replace=True)
+            yield make_example(clip, source, [int(t) for t in targets], self.augmentation, rng)
+
+
+def to_tensors(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Collated uint8 pictures to what the networks take: (B, 3, 256, 256) in [0, 1]; targets flattened to B * T."""
+    out = {}
+    for name, value in batch.items():
+        if name in ("target", "target_alpha", "background", "points", "weight"):
+            value = value.flatten(0, 1)
+        if name in ("image", "target", "background"):
+            value = value.permute(0, 3, 1, 2).float() / 255
+        elif name in ("alpha", "target_alpha"):
+            value = value.unsqueeze(1).float() / 255
+        elif name == "weight":
+            value = value.unsqueeze(1).float() / 10
+        out[name] = value
+    return out
