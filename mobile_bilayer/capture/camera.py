@@ -10,6 +10,7 @@ import cv2
 
 from mobile_bilayer.capture.video import FALLBACK_RATE, Frame
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.quiet import quiet_stderr
 
 
 class Camera:
@@ -26,7 +27,8 @@ class Camera:
 
     def __init__(self, index: int = 0) -> None:
         self._index = index
-        self._capture = cv2.VideoCapture(index)
+        with quiet_stderr():  # OpenCV tells of every way that it tries
+            self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
             self._capture.release()
             raise MobileBilayerError(

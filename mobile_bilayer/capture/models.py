@@ -70,7 +70,7 @@ def model_bytes(model: ModelFile) -> bytes:
 
 def _download(model: ModelFile, cached: Path) -> bytes:
     try:
-        with urllib.request.urlopen(model.url, timeout=60) as response:  # noqa: S310 (a fixed https address)
+        with urllib.request.urlopen(model.url, timeout=60) as response:
             data = response.read()
     except (OSError, http.client.HTTPException) as error:  # the latter when the line drops half-way
         raise MobileBilayerError(

@@ -36,6 +36,7 @@ class Frame:
 class VideoReader:
     """Frames of a file, one at a time: memory doesn't grow with the clip's length.
 
+    path           the file
     rate           frames per second, on average
     width, height  pixels, upright
     frames         how many, or None; an estimate, for progress bars
@@ -45,6 +46,7 @@ class VideoReader:
     Each iteration starts from the beginning. A file that breaks off gives the frames before the break, then warns.
     """
 
+    path: Path
     rate: Fraction
     width: int
     height: int
@@ -53,8 +55,8 @@ class VideoReader:
     has_audio: bool
 
     def __init__(self, path: Path) -> None:
-        self._path = check_input(path, "video")
-        with _opened(self._path) as container:
+        self.path = check_input(path, "video")
+        with _opened(self.path) as container:
             stream = _video_stream(container)
             if stream is None:
                 raise MobileBilayerError(f"{path} has no pictures, only sound or data. Choose a video.")
@@ -62,7 +64,7 @@ class VideoReader:
             self.duration_s = _duration_s(container, stream)
             self.frames = stream.frames or (round(self.duration_s * self.rate) if self.duration_s else None)
             self.has_audio = bool(container.streams.audio)
-            first = _first_frame(container, stream, self._path)
+            first = _first_frame(container, stream, self.path)
             self._matrix = _display_matrix(first)
             self.height, self.width = _upright(first, self._matrix).shape[:2]
 
@@ -74,8 +76,8 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         clock = _Clock(self.rate)
-        with _opened(self._path) as container:
-            for frame in _decoded(container, _video_stream(container), self._path):
+        with _opened(self.path) as container:
+            for frame in _decoded(container, _video_stream(container), self.path):
                 yield Frame(_upright(frame, self._matrix), clock.time_s(frame.time))
 
 

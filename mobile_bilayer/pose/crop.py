@@ -50,7 +50,7 @@ class Crop:
             rows = np.clip(np.arange(top, top + side), 0, rgb.shape[0] - 1)
             columns = np.clip(np.arange(left, left + side), 0, rgb.shape[1] - 1)
             inner = rgb[rows][:, columns]
-            shrunk = cv2.resize(inner, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            shrunk = cv2.resize(inner, (round(side * scale),) * 2, interpolation=cv2.INTER_AREA)
             factor = shrunk.shape[1] / side
             moved = Crop((self.x_px - left) * factor, (self.y_px - top) * factor, self.half_px * factor)
             return moved.cut(shrunk, side_px)
