@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -40,15 +40,42 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+# Of one frame, behind their number; the last is the type, in safetensors' words.
+_SHAPES = {
+    "frames": (SIDE_PX, SIDE_PX, 3, "U8"),
+    "alphas": (SIDE_PX // 2, SIDE_PX // 2, "U8"),
+    "landmarks": (478, 3, "F32"),
+    "inside": (4, "F32"),
+}
+
+
+def _damaged(path: Path, why: str) -> MobileBilayerError:
+    return MobileBilayerError(
+        f"{path} is not a prepared clip, or it is damaged ({why}). Delete it and run `mobile-bilayer prepare` again."
+    )
+
+
 class PreparedClip:
     """One prepared file, memory-mapped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with safe_open(path, "np") as file:
-            self.identity = file.metadata()["identity"]
-            self.landmarks = file.get_tensor("landmarks")
-            self.inside = file.get_tensor("inside")
+        try:
+            with safe_open(path, "np") as file:
+                self.identity = (file.metadata() or {})["identity"]
+                self.landmarks = file.get_tensor("landmarks")
+                self.inside = file.get_tensor("inside")
+                got = {name: (*file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()) for name in _SHAPES}
+        except (OSError, SafetensorError, KeyError) as error:
+            raise _damaged(path, str(error)) from error
+        count = len(self.landmarks) if self.landmarks.ndim else 0
+        for name, shape in _SHAPES.items():
+            if got[name] != (count, *shape):
+                raise _damaged(path, f"{name} is {got[name]}, not {(count, *shape)}")
+        if count < 2:
+            raise _damaged(path, f"it has {count} frames; a pair needs two")
+        if not (np.isfinite(self.landmarks).all() and np.isfinite(self.inside).all()):
+            raise _damaged(path, "its landmarks are not finite")
         # Mesh and head points; the torso depends on the source.
         self.points = np.stack(
             [np.concatenate([p[MESH, :2], fit_head(p).project(HEAD_POINTS)]) for p in self.landmarks]
@@ -71,7 +98,8 @@ class PreparedClip:
 
 def load_clips(folder: Path) -> list[PreparedClip]:
     """All clips of a prepared folder."""
-    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    # Names that begin with a dot are files that a killed `prepare` had not finished.
+    paths = sorted(folder.glob("[!.]*.safetensors")) if folder.is_dir() else []
     if not paths:
         raise MobileBilayerError(f"{folder} holds no prepared clips. Run `mobile-bilayer prepare VIDEOS -o {folder}`.")
     return [PreparedClip(path) for path in paths]
@@ -110,7 +138,7 @@ def make_example(
     base[:2] = crop.matrix(IMAGE_PX)
     plus_minus = lambda size: rng.uniform(-size, size)  # noqa: E731
     to_source = base
-    if augmentation is not NO_AUGMENTATION:
+    if augmentation != NO_AUGMENTATION:
         to_source = (
             _turn(
                 plus_minus(augmentation.source_angle),
@@ -185,7 +213,7 @@ def mouth_and_eyes(points: np.ndarray) -> np.ndarray:
     """(256, 256) uint8, 1 in mouth and eyes and a little around. points: (K, 2) network points."""
     canvas = np.zeros((IMAGE_PX, IMAGE_PX), np.uint8)
     for part in _PARTS:
-        outline = (points[part] + 1) * (IMAGE_PX / 2)
+        outline = (points[part] + 1) * (IMAGE_PX / 2) - 0.5  # OpenCV calls pixel 0's centre 0
         middle = outline.mean(0)
         grown = middle + (outline - middle) * 1.25 + np.sign(outline - middle) * 2
         cv2.fillConvexPoly(canvas, cv2.convexHull(np.rint(grown).astype(np.int32)), 1)

@@ -27,6 +27,14 @@ def gaussians(points: Tensor, centres: Tensor, precision: Tensor) -> tuple[Tenso
     return torch.exp(-(x * x) * precision), torch.exp(-(y * y) * precision)
 
 
+def square_distances(first: Tensor, second: Tensor) -> Tensor:
+    """(B, J, K) of points (B, J, 2) and (B, K, 2)."""
+    batch, points, _ = second.shape
+    x = first[..., 0:1] - second[..., 0:1].reshape(batch, 1, points)
+    y = first[..., 1:2] - second[..., 1:2].reshape(batch, 1, points)
+    return x * x + y * y
+
+
 def splat(values: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     """Sum over landmarks of weight times value, everywhere.
 
@@ -34,10 +42,11 @@ def splat(values: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     wx, wy   (B, K, S)
     returns  (B, C, S, S)
     """
-    batch, _, side = wx.shape
-    rows = values.transpose(1, 2).unsqueeze(2) * wy.transpose(1, 2).unsqueeze(1)  # (B, C, S, K)
-    channels = rows.shape[1]
-    return (rows.reshape(batch, channels * side, -1) @ wx).reshape(batch, channels, side, side)
+    batch, points, side = wx.shape
+    channels = values.shape[-1]
+    # Reshapes and bmm, where unsqueeze and @ would read better: XNNPACK takes the ones and not the others.
+    rows = values.transpose(1, 2).reshape(-1, channels, 1, points) * wy.transpose(1, 2).reshape(batch, 1, side, points)
+    return torch.bmm(rows.reshape(batch, channels * side, points), wx).reshape(batch, channels, side, side)
 
 
 def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
@@ -47,7 +56,13 @@ def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     wx, wy   (B, K, S)
     returns  (B, K, C)
     """
-    columns = image @ wx.transpose(1, 2).unsqueeze(1)  # (B, C, S, K): the sum over x
-    total = (columns * wy.transpose(1, 2).unsqueeze(1)).sum(2)  # (B, C, K)
-    weight = wx.sum(2) * wy.sum(2)  # (B, K)
-    return (total / (weight.unsqueeze(1) + 1e-4)).transpose(1, 2)
+    batch, points, side = wx.shape
+    channels = image.shape[1]
+
+    def total(x: Tensor) -> Tensor:  # over the last side; XNNPACK takes no sum, but this mean
+        return x.reshape(batch, -1, 1, side).mean((2, 3), keepdim=True) * float(side)
+
+    columns = torch.bmm(image.reshape(batch, channels * side, side), wx.transpose(1, 2))  # the sum over x
+    columns = columns.reshape(batch, channels, side, points) * wy.transpose(1, 2).reshape(batch, 1, side, points)
+    values = total(columns.permute(0, 3, 1, 2)).reshape(batch, points, channels)  # the sum over y
+    return values / (total(wx) * total(wy) + 1e-4).reshape(batch, points, 1)

@@ -1,0 +1,150 @@
+"""The student before training: it must start as the landmark warp."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mobile_bilayer.compositing import composite
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import POINTS
+from mobile_bilayer.student.network import FrameNetwork, Student, StudentConfig
+
+GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(StudentConfig()).eval()
+
+
+def face(batch: int, seed: int = 0) -> torch.Tensor:
+    """(batch, K, 2) points spread over the middle of the frame."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, POINTS, 2, generator=generator) * 0.8 - 0.4
+
+
+def picture(batch: int) -> torch.Tensor:
+    return torch.rand(batch, 3, 256, 256, generator=torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def frame_of(student: Student, image, source, driving):
+    return student(image, source, driving)[0]
+
+
+def test_an_untrained_student_driven_by_its_own_landmarks_shows_the_photo(student):
+    image, points = picture(1), face(1)
+    layers = frame_of(student, image, points, points)
+    assert (layers.a[:, :2] == 0).all()
+    torch.testing.assert_close(layers.a[:, 2], torch.full((1, 64, 64), GATE))
+    torch.testing.assert_close(layers.a[:, 3], torch.full((1, 64, 64), MASK))
+    texture = image * 2 - 1
+    out = composite(texture, texture, layers)
+    kept = 1 - MASK + MASK * GATE  # of the texture, with itself as background: 0.981
+    assert (out - kept * texture).abs().max() <= MASK * (1 - GATE) + 1e-5  # the rest is paint, within [-1, 1]
+
+
+def test_the_prior_flow_follows_the_nearest_landmarks(student):
+    driving = face(1)
+    way = torch.tensor([0.07, -0.03])
+    flow = student.frame.prior(driving + way, driving)[0, :2]
+    column, row = ((driving[0] + 1) * 32).long().clamp(0, 63).unbind(1)
+    at_landmarks = flow[:, row, column].T
+    # Weights of at least 0.8 (half a pixel away at most) against 0.02 for standing still.
+    torch.testing.assert_close(at_landmarks, way.expand(POINTS, 2), rtol=0.025, atol=0)
+
+
+def test_the_prior_flow_takes_each_part_its_own_way(student):
+    """Eyes may move and the mouth not: parts four narrow sigmas apart."""
+    driving = torch.cat([face(1)[:, : POINTS // 2] * 0.3 - 0.4, face(1)[:, POINTS // 2 :] * 0.3 + 0.4], 1)
+    source = driving.clone()
+    source[:, : POINTS // 2, 0] += 0.05
+    flow = student.frame.prior(source, driving)[0, :2]
+    torch.testing.assert_close(flow[:, 19, 19], torch.tensor([0.05, 0]), rtol=0, atol=0.003)  # (-0.39, -0.39)
+    torch.testing.assert_close(flow[:, 44, 44], torch.zeros(2), rtol=0, atol=0.003)  # (0.39, 0.39)
+
+
+def test_far_from_the_face_the_prior_flow_falls_to_zero(student):
+    driving = face(1) * 0.25 - torch.tensor([0.5, 0.5])
+    prior = student.frame.prior(driving + 0.1, driving)[0]
+    assert prior[:2, 63, 63].abs().max() < 1e-4
+    assert prior[2, 63, 63] < 1e-3  # "how near the face is"
+    assert prior[2, 16, 16] > 0.9
+
+
+def test_outputs_have_their_shapes_and_ranges():
+    torch.manual_seed(1)
+    student = Student(StudentConfig()).eval()
+    with torch.no_grad():  # as if trained badly: heads far from their start
+        for layer in (student.frame.heads, student.frame.paint, student.encoder.alpha_head):
+            layer.weight.normal_(std=3)
+        layers, paint, code = student(picture(2), face(2), face(6, seed=1))
+    assert code.landmark_features.shape == (2, POINTS, 24 + 3)
+    assert code.map_features.shape == (2, 32, 32, 32)
+    assert code.alpha.shape == (2, 1, 128, 128)
+    assert layers.a.shape == (6, 4, 64, 64) and layers.b.shape == paint.shape == (6, 3, 128, 128)
+    for share in (code.alpha, layers.a[:, 2:]):
+        assert share.min() >= 0 and share.max() <= 1
+    assert layers.b.abs().max() <= 1 and paint.abs().max() <= 1
+    reach = 0.3 + 0.8 * math.sqrt(2)  # the learned correction and the farthest landmark's way
+    assert layers.a[:, :2].abs().max() <= reach
+
+
+def test_the_last_features_at_a_landmark_are_the_sources_colours(student):
+    colour = torch.tensor([0.2, 0.5, 0.9]).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        code = student.encoder(colour.expand(1, 3, 256, 256), face(1))
+    want = (colour.reshape(1, 1, 3) * 2 - 1).expand(1, POINTS, 3)
+    torch.testing.assert_close(code.landmark_features[..., -3:], want, rtol=0, atol=1e-3)
+
+
+def test_a_frame_costs_at_most_a_tenth_of_a_billion_multiplications(student, monkeypatch):
+    # As exported: bilinear upsampling is an operator there, not a matrix product.
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    features, maps = torch.zeros(1, POINTS, 27), torch.zeros(1, 32, 32, 32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        student.frame(features, maps, face(1), face(1, seed=1))
+    macs = counter.get_total_flops() / 2
+    assert 0.05e9 < macs <= 0.10e9
+
+
+def test_the_frame_network_is_small():
+    parameters = sum(p.numel() for p in FrameNetwork(StudentConfig()).parameters())
+    assert 0.2e6 < parameters < 0.3e6  # 0.3 MB in int8
+
+
+def test_upsampling_is_the_same_exported_as_trained(student, monkeypatch):
+    torch.manual_seed(2)
+    x = torch.randn(1, 4, 32, 32)
+    trained = student.frame.trunk.up32(x)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(student.frame.trunk.up32(x), trained, rtol=0, atol=1e-5)
+
+
+def test_the_same_input_gives_the_same_output_and_is_left_unchanged(student):
+    inputs = picture(1), face(1), face(1, seed=1)
+    before = [x.clone() for x in inputs]
+    first, second = frame_of(student, *inputs), frame_of(student, *inputs)
+    assert torch.equal(first.a, second.a) and torch.equal(first.b, second.b)
+    assert all(map(torch.equal, inputs, before))
+
+
+def test_a_frame_does_not_depend_on_its_batch():
+    torch.manual_seed(3)
+    student = Student(StudentConfig()).eval()
+    torch.nn.init.normal_(student.frame.heads.weight, std=0.1)
+    image, source, driving = picture(2), face(2), face(4, seed=1)
+    together = frame_of(student, image, source, driving)
+    for i in range(4):
+        alone = frame_of(student, image[i // 2 :][:1], source[i // 2 :][:1], driving[i : i + 1])
+        torch.testing.assert_close(together.a[i : i + 1], alone.a, rtol=0, atol=1e-5)
+        torch.testing.assert_close(together.b[i : i + 1], alone.b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(16, 32, 64), (16, 0, 64, 80)])
+def test_widths_that_make_no_network_are_refused(widths):
+    with pytest.raises(MobileBilayerError, match="frame_widths"):
+        StudentConfig(frame_widths=widths)
