@@ -1,0 +1,23 @@
+"""A model card from the facts that training kept in the weights."""
+
+from __future__ import annotations
+
+from mobile_bilayer.student.network import Student
+
+
+def model_card(student: Student, facts: dict[str, object]) -> str:
+    """Markdown: what it is for, what it was trained on, what was measured. Metrics come from `facts`."""
+    frame = sum(p.numel() for p in student.frame.parameters())
+    encoder = sum(p.numel() for p in student.encoder.parameters())
+    validation = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in dict(facts.get("validation", {})).items())
+    return f"""# Model card
+
+A student of `mobile_bilayer`: an avatar encoder ({encoder / 1e6:.2f} M parameters, once a photo) and a frame network
+({frame / 1e6:.2f} M parameters, every frame) that turn one photo and driving landmarks into the layers of a talking head.
+
+- **Trained on**: {facts.get("clips", "?")} clips of {facts.get("identities", "?")} people, {facts.get("steps", "?")} steps,
+  {facts.get("pairs", "?")} pairs of frames, {facts.get("minutes", "?")} minutes.
+- **Validation** (people kept out of training; L1 of [0, 1]): {validation or "not measured"}.
+- **Data and licence**: yours to fill in. Weights take over the limits of the data they were trained on.
+- **Intended use**: animating photos of people who agreed to it. Pictures made with it carry an "AI-generated" tag.
+"""

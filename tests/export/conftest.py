@@ -1,0 +1,61 @@
+"""One export of a tiny student, for all tests here: lowering takes most of a minute, whatever its size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from mobile_bilayer.export import bundle as export_bundle_module
+from mobile_bilayer.export.executorch import Lowered
+
+from mobile_bilayer import Bundle
+from mobile_bilayer.student.network import Student, StudentConfig
+from mobile_bilayer.student.weights import load_student, save_student
+
+TINY = StudentConfig(
+    frame_widths=(8, 8, 8, 8), encoder_widths=(16, 8, 8, 8), features=5, codes=3, fine_codes=2, paint_width=4
+)
+
+
+@dataclass
+class Exported:
+    """A tiny student's export: what went in, and what came out."""
+
+    weights: Path
+    prepared: Path
+    student: Student
+    inputs: dict[str, list[tuple[torch.Tensor, ...]]]  # real ones, which it was not calibrated on
+    lowered: Lowered
+    bundle: Bundle
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, write_clip) -> Exported:
+    """`export_bundle` as people call it, in int8, but on few pairs; the program is kept for other tests."""
+    folder = tmp_path_factory.mktemp("export")
+    prepared = folder / "prepared"
+    prepared.mkdir()
+    for identity in ("anna", "bert"):
+        write_clip(prepared / f"{identity}.safetensors", identity)
+    torch.manual_seed(0)
+    student = Student(TINY)
+    with torch.no_grad():
+        student(torch.rand(4, 3, 256, 256), *[torch.rand(4, 144, 2) * 1.6 - 0.8] * 2)  # sets the batch norms
+        student.frame.heads.weight.normal_(0, 0.02)  # an untrained flow is the prior alone
+    weights = folder / "student.safetensors"
+    save_student(student, weights, {"steps": 7, "validation": {"l1_mouth_eyes": 0.0567}})
+    student, _ = load_student(weights)
+    kept = {}
+
+    def lower(*arguments) -> Lowered:
+        kept["lowered"] = real_lower(*arguments)
+        return kept["lowered"]
+
+    real_lower = export_bundle_module.lower
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle_module, "lower", lower)
+        patch.setattr(export_bundle_module, "CALIBRATION_PAIRS", 4)
+        patch.setattr(export_bundle_module, "CHECKED_PAIRS", 2)
+        bundle = export_bundle_module.export_bundle(weights, prepared, folder / "tiny-int8", "int8")
+    inputs = export_bundle_module.real_inputs(student, prepared, 3, seed=1)
+    return Exported(weights, prepared, student, inputs, kept["lowered"], bundle)
