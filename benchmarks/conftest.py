@@ -1,0 +1,24 @@
+"""Everything on one core: phones differ in their number, and ratios stay comparable."""
+
+import os
+from collections.abc import Iterator
+
+import cv2
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """This process on one core, and one thread for each library."""
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    if cores:
+        os.sched_setaffinity(0, {max(cores)})
+    yield
+    if cores:
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(cv_threads)

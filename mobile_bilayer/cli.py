@@ -1,0 +1,296 @@
+"""The command line: parse, call one function, print one line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mobile_bilayer.errors import MobileBilayerError
+
+app = typer.Typer(
+    name="mobile-bilayer",
+    help="A live neural head avatar from one photo, small enough for a phone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(help="Train networks of your own.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure how good a bundle is.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
+
+out = Console()
+
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help="A bundle folder or zip; default: the shipped one.")]
+BackgroundOption = Annotated[str, typer.Option(help="Behind the person: keep, blur, #rrggbb or a picture file.")]
+
+
+@app.command(
+    epilog="Examples:  mobile-bilayer animate  ·  mobile-bilayer animate me.jpg --driving talk.mp4 --side-by-side  ·  "
+    "mobile-bilayer animate me.avatar --driving camera:0 --seconds 20 --background blur"
+)
+def animate(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A photo, a .avatar file, or a sample: astronaut (default), grace_hopper.", show_default=False),
+    ] = None,
+    driving: Annotated[
+        str | None,
+        typer.Option(help="A video, a .track file or camera:0. Default: the shipped track.", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path("out.mp4"),
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driver and result.")] = False,
+    background: BackgroundOption = "keep",
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of the driver.")] = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Move a photo like a driver: write a video."""
+    from mobile_bilayer.runtime.animate import STAGES, animate
+    from mobile_bilayer.runtime.bundle import Bundle
+
+    with _progress() as on_progress:
+        report = animate(
+            source,
+            driving,
+            output,
+            bundle=Bundle.open(bundle),
+            side_by_side=side_by_side,
+            background=background,
+            seconds=seconds,
+            on_progress=on_progress,
+        )
+    for stage in STAGES:
+        cost = report.median_ms(stage)
+        out.print(f"{stage:<10} " + ("      -" if cost is None else f"{cost:7.2f} ms a frame (median)"))
+    out.print(
+        f"{report.output}: {report.frames} frames in {report.wall_s:.1f} s, {report.frames_per_second:.1f} FPS", soft_wrap=True
+    )
+
+
+@app.command(epilog="Examples:  mobile-bilayer grid astronaut grace_hopper  ·  mobile-bilayer grid a.jpg b.jpg --driving talk.mp4 -o grid.mp4")
+def grid(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Photos, .avatar files or samples. Default: both samples.", show_default=False)
+    ] = None,
+    driving: Annotated[
+        str | None, typer.Option(help="A video or a .track file. Default: the shipped track.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture (.png, .jpg) or .mp4 to write.")] = Path("grid.png"),
+    columns: Annotated[int, typer.Option(help="Frames of the driver in a picture.")] = 6,
+    background: BackgroundOption = "keep",
+    bundle: BundleOption = None,
+) -> None:
+    """Several photos, one driver: a table of pictures below the driver's stickman."""
+    from mobile_bilayer.runtime.animate import grid
+    from mobile_bilayer.runtime.bundle import Bundle
+    from mobile_bilayer.samples import SAMPLES
+
+    with _progress() as on_progress:
+        path = grid(
+            sources or list(SAMPLES),
+            driving,
+            output,
+            bundle=Bundle.open(bundle),
+            columns=columns,
+            background=background,
+            on_progress=on_progress,
+        )
+    out.print(str(path), soft_wrap=True)
+
+
+@app.command(epilog="Example:  mobile-bilayer avatar me.jpg -o me.avatar  ·  mobile-bilayer animate me.avatar")
+def avatar(
+    photo: Annotated[str, typer.Argument(help="A photo, or a sample: astronaut, grace_hopper.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.avatar.")],
+    bundle: BundleOption = None,
+) -> None:
+    """Make an avatar once, to animate it many times."""
+    from mobile_bilayer.capture.images import check_output
+    from mobile_bilayer.runtime.animate import open_avatar
+    from mobile_bilayer.runtime.bundle import Bundle
+
+    check_output(output, (".avatar",))
+    open_avatar(photo, Bundle.open(bundle)).save(output)
+    out.print(f"{output}: {output.stat().st_size / 1000:.0f} kB", soft_wrap=True)
+
+
+@app.command(epilog="Example:  mobile-bilayer track talk.mp4 -o talk.track  ·  mobile-bilayer animate me.jpg --driving talk.track")
+def track(
+    video: Annotated[Path, typer.Argument(help="A video of one face.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.track.")],
+) -> None:
+    """Keep a video's landmarks, to drive with them without the video."""
+    from mobile_bilayer.capture.images import check_output
+    from mobile_bilayer.capture.tracking import track_video
+    from mobile_bilayer.capture.video import VideoReader
+    from mobile_bilayer.pose.track import TRACK_SUFFIXES
+
+    check_output(output, TRACK_SUFFIXES)
+    reader = VideoReader(video)
+    with _progress() as on_progress:
+        done = iter(range(1, 10**9))
+        found = track_video(reader, lambda _: on_progress("Tracking", next(done), reader.frames), str(video)).track
+    found.save(output)
+    out.print(f"{output}: {len(found)} frames, a face in {found.found.mean():.0%}", soft_wrap=True)
+
+
+@app.command(epilog="Example:  mobile-bilayer prepare videos/ -o prepared/")
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Folder of videos, or with an index.csv (file, identity, split, kind, licence).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of prepared clips; finished ones are kept.")],
+    split: Annotated[str | None, typer.Option(help="Only rows of index.csv with this split.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second to take.")] = 8.0,
+    jobs: Annotated[int, typer.Option(help="Clips at once.")] = 2,
+) -> None:
+    """Crop, track and mask clips, to train and evaluate on them. Continues where it stopped."""
+    from mobile_bilayer.dataset.prepare import prepare
+
+    failures = prepare(data, output, split, fps, jobs)
+    for failure in failures:
+        out.print(f"left out {failure}", soft_wrap=True, markup=False, highlight=False)
+    count = len(list(output.glob("[!.]*.safetensors")))
+    if not count:
+        raise MobileBilayerError(f"No clip of {data} could be prepared; the reasons are above.")
+    out.print(f"{output}: {count} clips, {len(failures)} left out", soft_wrap=True)
+
+
+@train_app.command(epilog="Example:  mobile-bilayer train student prepared/ -o runs/mine --minutes 120")
+def student(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
+    size: Annotated[str, typer.Option(help="Shape of the student.")] = "S",
+    start: Annotated[Path | None, typer.Option("--from", help="Begin with these weights instead of random ones.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
+) -> None:
+    """Train a student on pairs of frames. Ctrl-C is safe: the same command continues."""
+    from mobile_bilayer.student.network import SIZES
+
+    if size not in SIZES:
+        raise MobileBilayerError(f"There is no student of size {size!r}. Choose one of {', '.join(SIZES)}.")
+    with _extra("train"):
+        from mobile_bilayer.training.student import TrainingConfig, train_student
+
+    path = train_student(
+        prepared, output, SIZES[size], TrainingConfig(seed=seed), steps=steps, minutes=minutes, start=start, workers=workers
+    )
+    out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command(epilog="Example:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle")
+def export(
+    weights: Annotated[Path, typer.Argument(help="What `train student` wrote.")],
+    prepared: Annotated[Path, typer.Option(help="Prepared clips, to calibrate on and to compare with.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
+    precision: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+    card: Annotated[Path | None, typer.Option(help="Model card, Markdown; default: made from the weights' own facts.")] = None,
+) -> None:
+    """Write a bundle that a phone can load. Nothing is written unless the program does what the student does."""
+    from mobile_bilayer.capture.images import check_input
+    from mobile_bilayer.export.bundle import export_bundle
+
+    text = None if card is None else check_input(card, "model card").read_text("utf-8", "replace")
+    with out.status("Exporting; this takes a minute or two"):
+        bundle = export_bundle(weights, prepared, output, precision, card=text)
+    size = sum(len(data) for data in bundle.contents.values())
+    errors = {k: v for spec in bundle.manifest.methods.values() for k, v in spec.largest_error.items()}
+    for name, error in errors.items():
+        out.print(f"{name:<18} at most {error:.5f} from the float student")
+    out.print(f"{output}: {size / 1e6:.2f} MB", soft_wrap=True)
+
+
+@evaluate_app.command(epilog="Example:  mobile-bilayer evaluate fidelity prepared-eval/ --sheet sheet.png")
+def fidelity(
+    prepared: Annotated[Path, typer.Argument(help="Prepared clips of people never trained on.")],
+    bundle: BundleOption = None,
+    targets: Annotated[int, typer.Option(help="Frames of each clip.")] = 4,
+    sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
+) -> None:
+    """L1, L1 of mouth and eyes, and LPIPS: static photo, landmark warp, student."""
+    from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
+    from mobile_bilayer.runtime.bundle import Bundle
+
+    with _extra("evaluation"):
+        from mobile_bilayer.evaluation.fidelity import METRICS, evaluate_fidelity
+    if sheet is not None:
+        check_output(sheet, IMAGE_SUFFIXES)
+    with _progress() as on_progress:
+        result = evaluate_fidelity(prepared, Bundle.open(bundle), targets, on_progress=on_progress)
+    table = Table("", *(name.replace("_", " ") for name in METRICS), title=f"{result.pairs} pairs; lower is better")
+    for name, row in result.table.items():
+        table.add_row(name, *(f"{row[metric]:.4f}" for metric in METRICS))
+    out.print(table)
+    if sheet is not None:
+        write_image(sheet, result.sheet)
+        out.print(str(sheet), soft_wrap=True)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MobileBilayerError(
+            f"This needs the package {error.name}. Run `pip install 'mobile-bilayer[{name}]'`."
+        ) from error
+
+
+@contextmanager
+def _progress() -> Iterator:
+    """A bar on stderr, where there is a terminal: stdout stays clean."""
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, int] = {}
+
+        def on_progress(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=None if total is None else max(total, done))
+
+        yield on_progress
+
+
+def main() -> None:
+    """Exit code 0, or 2 with one line on stderr."""
+    import click
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(_line("warning", message), file=sys.stderr)
+            status = app(standalone_mode=False)
+    except MobileBilayerError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # not about a file that somebody named
+            raise
+        _fail(f"{str(error.filename)[:300]}: {error.strerror}. Check the path, and that you may use it.")
+    except Exception as error:
+        # Typer carries its own copy of click: its errors are told by what they have, not by their class.
+        if not hasattr(error, "format_message") and not isinstance(error, click.ClickException):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.exit(2)  # the help is on the screen
+        _fail(f"{error.format_message()} Try `mobile-bilayer --help`.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _line(kind: str, message: object) -> str:
+    return f"{kind}: " + " ".join(str(message).split())
+
+
+def _fail(message: str) -> None:
+    print(_line("error", message), file=sys.stderr)
+    sys.exit(2)

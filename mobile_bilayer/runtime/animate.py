@@ -1,0 +1,339 @@
+"""From a source and a driver to a video or a picture."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+
+from mobile_bilayer.capture.camera import Camera
+from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
+from mobile_bilayer.capture.landmarker import Landmarker
+from mobile_bilayer.capture.tracking import track_video
+from mobile_bilayer.capture.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.crop import Crop, head_crop
+from mobile_bilayer.pose.stickman import draw_stickman
+from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track, neutral_frame
+from mobile_bilayer.runtime.avatar import Avatar
+from mobile_bilayer.runtime.bundle import Bundle
+from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
+
+STAGES = ("decode", "landmarks", "network", "composite", "encode")
+PANEL_PX = 256
+LONGEST_S = 24 * 3600
+MOST_PANELS = 63  # beside one more: 16384 px, the widest that players and encoders take
+
+Progress = Callable[[str, int, int | None], None]  # what is done, frames done, frames in all if known
+
+
+@dataclass
+class Report:
+    """What `animate` wrote, and what each frame cost.
+
+    stages_s  seconds of each frame, by stage; empty where a stage had nothing to do
+    wall_s    seconds from the first frame read to the file's end
+    """
+
+    output: Path
+    frames: int = 0
+    wall_s: float = 0.0
+    stages_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
+
+    def median_ms(self, stage: str) -> float | None:
+        """Of one frame; None for a stage with nothing to do."""
+        return 1000 * median(self.stages_s[stage]) if self.stages_s[stage] else None
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / self.wall_s if self.wall_s else 0.0
+
+
+def open_avatar(source: Avatar | Path | str | np.ndarray | None, bundle: Bundle) -> Avatar:
+    """An avatar of what people may name: an avatar, its file, a photo, or a sample ("astronaut", the default).
+
+    It is there to be changed: of an avatar given it is a copy, whose neutral frame and background are its own.
+    """
+    if isinstance(source, Avatar):
+        return copy(source)
+    if source is None:
+        source = SAMPLES[0]
+    if isinstance(source, str) and source in SAMPLES and not Path(source).exists():
+        return bundle.avatar(*sample_photo(source))
+    if isinstance(source, (str, Path)) and Path(source).suffix == ".avatar":
+        return Avatar.load(source, bundle)
+    return bundle.avatar(source)
+
+
+def animate(
+    source: Avatar | Path | str | np.ndarray | None = None,
+    driving: Track | Path | str | None = None,
+    output: Path | str = "out.mp4",
+    *,
+    bundle: Bundle | None = None,
+    side_by_side: bool = False,
+    background: str | Path = "keep",
+    seconds: float | None = None,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Write an MP4 in which the source moves like the driver.
+
+    source        a photo (path or (H, W, 3) uint8 RGB), an `Avatar` or its file, or a sample's name; default: a sample
+    driving       a video, a `Track` or its file, or "camera:0"; default: the shipped track
+    output        ends in .mp4; it appears only when it is complete
+    side_by_side  source, driver (its stickman for a track) and result in one picture
+    background    "keep", "blur", "#rrggbb" or a picture file
+    seconds       stop there; a camera without it runs until interrupted (KeyboardInterrupt ends it well)
+    """
+    output = check_output(Path(output), VIDEO_SUFFIXES)
+    if seconds is not None and not 0 < seconds <= LONGEST_S:
+        raise MobileBilayerError(f"seconds is {seconds}; it must be above 0 and at most {LONGEST_S}. Try 10.")
+    progress = on_progress or (lambda what, done, total: None)
+    report = Report(output)
+    bundle = bundle or Bundle.open()
+    camera = _camera_index(driving)
+    video = None if camera is not None or _is_track(driving) else _open_video(driving, output)
+    track = _load_track(driving) if camera is None and video is None else None
+    avatar = open_avatar(source, bundle)
+    avatar.show_before(background)
+    avatar.layers(avatar.source_landmarks)  # loads the program: start-up is no frame's cost
+    begun = time.perf_counter()
+    if camera is not None:
+        _animate_camera(avatar, camera, output, side_by_side, seconds, report, progress)
+    else:
+        if video is not None:
+            track = _track(video, str(driving), seconds, report, progress)
+        _animate_track(avatar, track, video, output, side_by_side, seconds, report, progress)
+    report.wall_s = time.perf_counter() - begun
+    return report
+
+
+def _camera_index(driving: Track | Path | str | None) -> int | None:
+    if not (isinstance(driving, str) and driving.startswith("camera:")):
+        return None
+    number = driving.removeprefix("camera:")
+    if not re.fullmatch("[0-9]{1,3}", number):
+        raise MobileBilayerError(f"The driver is {driving!r}; a camera is named camera:0, camera:1 and so on.")
+    return int(number)
+
+
+def _is_track(driving: Track | Path | str | None) -> bool:
+    return driving is None or isinstance(driving, Track) or Path(driving).suffix.lower() in TRACK_SUFFIXES
+
+
+def _load_track(driving: Track | Path | str | None) -> Track:
+    if isinstance(driving, Track):
+        return driving
+    return sample_track() if driving is None else Track.load(Path(driving))
+
+
+def _open_video(driving: Path | str, output: Path) -> VideoReader:
+    if output.exists() and Path(driving).exists() and output.samefile(driving):
+        raise MobileBilayerError(f"{output} is the driving video itself. Choose another output.")
+    return VideoReader(Path(driving))
+
+
+def _track(video: VideoReader, name: str, seconds: float | None, report: Report, progress: Progress) -> Track:
+    total = _limit(video.frames, video.rate, seconds)
+    done = 0
+
+    def on_frame(frame) -> bool:
+        nonlocal done
+        done += 1
+        progress("Tracking", done, total)
+        return seconds is None or frame.time_s + 1 / float(video.rate) < seconds
+
+    tracking = track_video(video, on_frame, name)
+    report.stages_s["decode"], report.stages_s["landmarks"] = tracking.decode_s, tracking.landmarks_s
+    return tracking.track
+
+
+def _limit(frames: int | None, rate: Fraction, seconds: float | None) -> int | None:
+    if seconds is None:
+        return frames
+    limit = max(1, round(seconds * rate))
+    return limit if frames is None else min(frames, limit)
+
+
+def _animate_track(
+    avatar: Avatar,
+    track: Track,
+    video: VideoReader | None,
+    output: Path,
+    side_by_side: bool,
+    seconds: float | None,
+    report: Report,
+    progress: Progress,
+) -> None:
+    neutral = track[neutral_frame(track)].landmarks
+    avatar.neutral = neutral
+    crop = head_crop(neutral)
+    # The driver's own pictures are read a second time only to be shown: memory stays flat.
+    pictures = iter(video) if video is not None and side_by_side else None
+    total = _limit(len(track), track.rate, seconds)
+    width = PANEL_PX * (3 if side_by_side else 1)
+    sound = video.path if video is not None and video.has_audio else None
+    with VideoWriter(output, track.rate, width, PANEL_PX, sound) as writer:
+        for frame in track:
+            if report.frames >= total:
+                break
+            rgb = _render(avatar, frame.landmarks, report)
+            if side_by_side:
+                picture = next(pictures, None) if pictures is not None else None
+                driver = _stick(frame.landmarks, crop) if picture is None else crop.cut(picture.rgb, PANEL_PX)
+                rgb = cv2.hconcat([avatar.texture, driver, rgb])
+            _write(writer, rgb, frame.time_s, report)
+            progress("Rendering", report.frames, total)
+
+
+def _animate_camera(
+    avatar: Avatar,
+    index: int,
+    output: Path,
+    side_by_side: bool,
+    seconds: float | None,
+    report: Report,
+    progress: Progress,
+) -> None:
+    """Live: no look ahead, so the first face seen is the neutral one."""
+    avatar.neutral, last, crop = None, None, None
+    with Camera(index) as camera, Landmarker(video=True) as landmarker:
+        total = _limit(None, camera.rate, seconds)
+        width = PANEL_PX * (3 if side_by_side else 1)
+        with VideoWriter(output, camera.rate, width, PANEL_PX) as writer, _between_frames() as interrupted:
+            frames = iter(camera)
+            try:
+                while not interrupted.is_set():
+                    frame = _timed(lambda: next(frames, None), report, "decode")
+                    if frame is None:
+                        break
+                    found = _timed(lambda: landmarker.detect(frame.rgb, frame.time_s), report, "landmarks")  # noqa: B023
+                    last = last if found is None else found
+                    rgb = avatar.texture if last is None else _render(avatar, last, report)
+                    if side_by_side:
+                        crop = crop or (head_crop(last) if last is not None else _whole(frame.rgb))
+                        rgb = cv2.hconcat([avatar.texture, crop.cut(frame.rgb, PANEL_PX), rgb])
+                    _write(writer, rgb, frame.time_s, report)
+                    progress("Live", report.frames, total)
+                    if seconds is not None and frame.time_s >= seconds:
+                        break
+            except KeyboardInterrupt:
+                interrupted.set()
+            if not report.frames and interrupted.is_set():
+                raise KeyboardInterrupt  # nothing was seen yet: there is no video to finish
+
+
+@contextmanager
+def _between_frames() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event and no more: an exception inside the encoder would tear the video. A second one stops."""
+    asked = threading.Event()
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield asked  # signals are not ours to handle: an exception is all that can come
+        return
+
+    def on_signal(*_args) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _whole(rgb: np.ndarray) -> Crop:
+    height, width = rgb.shape[:2]
+    return Crop(width / 2, height / 2, min(width, height) / 2)
+
+
+def _timed(call: Callable, report: Report, stage: str):
+    begun = time.perf_counter()
+    out = call()
+    report.stages_s[stage].append(time.perf_counter() - begun)
+    return out
+
+
+def _render(avatar: Avatar, landmarks: np.ndarray, report: Report) -> np.ndarray:
+    layers = _timed(lambda: avatar.layers(avatar.move(landmarks)), report, "network")
+    return _timed(lambda: avatar.compose(*layers), report, "composite")
+
+
+def _write(writer: VideoWriter, rgb: np.ndarray, time_s: float, report: Report) -> None:
+    _timed(lambda: writer.write(rgb, time_s), report, "encode")
+    report.frames += 1
+
+
+def _stick(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
+    return draw_stickman(crop.to_keypoints(landmarks), PANEL_PX)
+
+
+def grid(
+    sources: list[Avatar | Path | str | np.ndarray],
+    driving: Track | Path | str | None = None,
+    output: Path | str = "grid.png",
+    *,
+    bundle: Bundle | None = None,
+    columns: int = 6,
+    background: str | Path = "keep",
+    on_progress: Progress | None = None,
+) -> Path:
+    """Several sources moved by one driver, in one picture (.png, .jpg) or video (.mp4), below the driver's stickman.
+
+    sources  as in `animate`, at least one
+    columns  frames of the driver in a picture, evenly spread
+    """
+    output = check_output(Path(output), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    if not sources:
+        raise MobileBilayerError("A grid needs at least one source. Name one or more photos.")
+    if not 1 <= columns <= MOST_PANELS or len(sources) > MOST_PANELS:
+        raise MobileBilayerError(
+            f"A grid of {columns} columns and {len(sources)} sources was asked for; both must be in 1..{MOST_PANELS}."
+        )
+    for path in (*sources, background):
+        if isinstance(path, (str, Path)) and output.exists() and Path(path).exists() and output.samefile(path):
+            raise MobileBilayerError(f"{output} is one of the pictures to be read. Choose another output.")
+    if _camera_index(driving) is not None:
+        raise MobileBilayerError("A grid needs a driver that can be looked at first: a video or a track, not a camera.")
+    progress = on_progress or (lambda what, done, total: None)
+    bundle = bundle or Bundle.open()
+    if _is_track(driving):
+        track = _load_track(driving)
+    else:
+        track = _track(_open_video(driving, output), str(driving), None, Report(output), progress)
+    neutral = track[neutral_frame(track)].landmarks
+    crop = head_crop(neutral)
+    avatars = []
+    for source in sources:
+        avatar = open_avatar(source, bundle)
+        avatar.show_before(background)
+        avatar.neutral = neutral
+        avatars.append(avatar)
+    blank = np.zeros((PANEL_PX, PANEL_PX, 3), np.uint8)
+    if output.suffix.lower() in VIDEO_SUFFIXES:
+        top = cv2.hconcat([blank, *(a.texture for a in avatars)])
+        with VideoWriter(output, track.rate, top.shape[1], 2 * PANEL_PX) as writer:
+            for done, frame in enumerate(track, 1):
+                row = cv2.hconcat([_stick(frame.landmarks, crop), *(a.render(frame) for a in avatars)])
+                writer.write(cv2.vconcat([top, row]), frame.time_s)
+                progress("Rendering", done, len(track))
+        return output
+    chosen = [track[i] for i in np.linspace(0, len(track) - 1, columns).round().astype(int)]
+    rows = [cv2.hconcat([blank, *(_stick(frame.landmarks, crop) for frame in chosen)])]
+    for done, avatar in enumerate(avatars, 1):
+        rows.append(cv2.hconcat([avatar.texture, *(avatar.render(frame) for frame in chosen)]))
+        progress("Rendering", done, len(avatars))
+    write_image(output, cv2.vconcat(rows))
+    return output

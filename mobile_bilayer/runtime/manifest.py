@@ -1,0 +1,193 @@
+"""What a bundle says of itself: one schema, for the writer and for every reader."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mobile_bilayer.errors import MobileBilayerError
+
+FORMAT_VERSION = 1
+# method: names of its inputs, and of its outputs
+METHODS = {
+    "encode_avatar": (("image", "source_landmarks"), ("landmark_features", "map_features", "alpha")),
+    "render_layers": (
+        ("landmark_features", "map_features", "source_landmarks", "landmarks"),
+        ("layers_a", "layers_b"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: dtype is always float32. low and high say its range; None where there is none."""
+
+    name: str
+    shape: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method of the program."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    undelegated: dict[str, str] = field(default_factory=dict)  # operator outside the backend: why
+    largest_error: dict[str, float] = field(default_factory=dict)  # of each output against the float student
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json.
+
+    student      first 16 digits of the sha256 of the float weights: avatars fit every bundle of one student
+    program      file name of the ExecuTorch program
+    sha256       of every other file
+    mesh         MediaPipe landmark indices, in the order the program takes them
+    head_points  (x, y, z) in the face template's units, behind the mesh; moved by the head's fitted pose
+    torso_points (x, y) in crop coordinates, last; they stand still
+    rigid        landmark indices that the head's pose is fitted to, rigid_points their template places
+    crop_up      the crop's half side is the larger side of the landmarks' box, moved up by this share of it
+    image_px     side of source, texture and result
+    """
+
+    format_version: int
+    name: str
+    student: str
+    size: str
+    precision: str
+    backend: str
+    minimum_runtime: str
+    program: str
+    sha256: dict[str, str]
+    methods: dict[str, MethodSpec]
+    mesh: tuple[int, ...]
+    head_points: tuple[tuple[float, float, float], ...]
+    torso_points: tuple[tuple[float, float], ...]
+    rigid: tuple[int, ...]
+    rigid_points: tuple[tuple[float, float, float], ...]
+    crop_up: float
+    image_px: int
+
+    def to_json(self) -> str:
+        """Indented, for people; long lists of numbers on one line."""
+        text = json.dumps(asdict(self), indent=1)
+        return re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes | str, where: str) -> Manifest:
+        """Strict: every key there, none unknown, every value of its kind. `where` names the bundle in errors."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise MobileBilayerError(f"{where}: manifest.json is not JSON ({error}). Export or copy the bundle again.") from error
+        read = _Reader(f"{where}: manifest.json")
+        values = read.of_kind(values, dict, "the manifest")
+        version = read.of_kind(values.get("format_version"), int, "format_version")
+        if version != FORMAT_VERSION:
+            remedy = "Update mobile_bilayer." if version > FORMAT_VERSION else "Export the bundle again."
+            raise MobileBilayerError(
+                f"{where}: manifest.json has format version {version}; this reader knows {FORMAT_VERSION}. {remedy}"
+            )
+        read.keys(values, cls, "the manifest")
+        methods = read.of_kind(values["methods"], dict, "methods")
+        if set(methods) != set(METHODS):
+            raise read.error(f"methods are {sorted(methods)}; they must be {sorted(METHODS)}")
+        numbers = {"head_points": 3, "rigid_points": 3, "torso_points": 2}
+        out = {
+            **{key: read.of_kind(values[key], str, key) for key in ("name", "student", "size", "precision", "backend", "minimum_runtime", "program")},
+            **{key: read.points(values[key], size, key) for key, size in numbers.items()},
+            **{key: read.landmarks(values[key], key) for key in ("mesh", "rigid")},
+            "format_version": version,
+            "crop_up": read.number(values["crop_up"], "crop_up"),
+            "image_px": read.of_kind(values["image_px"], int, "image_px"),
+            "sha256": {read.file(k): read.hash(v, k) for k, v in read.of_kind(values["sha256"], dict, "sha256").items()},
+            "methods": {name: read.method(spec, name) for name, spec in methods.items()},
+        }
+        manifest = cls(**out)
+        if manifest.image_px != 256:
+            raise read.error(f"image_px is {manifest.image_px}; this reader runs 256")
+        if len(manifest.rigid) != len(manifest.rigid_points):
+            raise read.error(f"rigid has {len(manifest.rigid)} landmarks and rigid_points {len(manifest.rigid_points)}")
+        if manifest.program not in manifest.sha256:
+            raise read.error(f"sha256 does not list the program {manifest.program}")
+        return manifest
+
+
+class _Reader:
+    """Checks of one file's values."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def error(self, what: str) -> MobileBilayerError:
+        return MobileBilayerError(f"{self.where}: {what}. Export or copy the bundle again.")
+
+    def of_kind(self, value: Any, kind: type, name: str) -> Any:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.error(f"{name} is {str(value)[:40]!r}; it must be of type {kind.__name__}")
+        return value
+
+    def keys(self, values: dict, cls: type, name: str) -> None:
+        wanted = {f.name for f in fields(cls)}
+        for kind, names in (("lacks", wanted - set(values)), ("has unknown", set(values) - wanted)):
+            if names:
+                raise self.error(f"{name} {kind} {', '.join(sorted(names)[:5])}")
+
+    def number(self, value: Any, name: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e6:
+            raise self.error(f"{name} is {str(value)[:40]}; it must be a number")
+        return float(value)
+
+    def points(self, value: Any, size: int, name: str) -> tuple:
+        rows = [self.of_kind(row, list, name) for row in self.of_kind(value, list, name)]
+        if not rows or any(len(row) != size for row in rows):
+            raise self.error(f"{name} must be points of {size} numbers")
+        return tuple(tuple(self.number(v, name) for v in row) for row in rows)
+
+    def landmarks(self, value: Any, name: str) -> tuple[int, ...]:
+        indices = tuple(self.of_kind(v, int, name) for v in self.of_kind(value, list, name))
+        if not indices or len(set(indices)) != len(indices) or not all(0 <= i < 478 for i in indices):
+            raise self.error(f"{name} must be different landmark indices in 0..477")
+        return indices
+
+    def file(self, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+            raise self.error(f"{name[:60]!r} is no plain file name")
+        return name
+
+    def hash(self, value: Any, name: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", self.of_kind(value, str, f"sha256 of {name}")):
+            raise self.error(f"sha256 of {name} must be 64 hex digits")
+        return value
+
+    def method(self, value: Any, name: str) -> MethodSpec:
+        self.keys(self.of_kind(value, dict, name), MethodSpec, name)
+        texts = self.of_kind(value["undelegated"], dict, f"{name}.undelegated")
+        errors = self.of_kind(value["largest_error"], dict, f"{name}.largest_error")
+        tensors = [
+            tuple(self.tensor(v, name) for v in self.of_kind(value[kind], list, f"{name}.{kind}"))
+            for kind in ("inputs", "outputs")
+        ]
+        for kind, got, wanted in zip(("takes", "gives"), tensors, METHODS[name], strict=True):
+            if tuple(t.name for t in got) != wanted:
+                names = ", ".join(t.name[:40] for t in got[:5])
+                raise self.error(f"{name} {kind} {names or 'nothing'}; it must be {', '.join(wanted)}")
+        return MethodSpec(
+            *tensors,
+            {k: self.of_kind(v, str, f"{name}.undelegated") for k, v in texts.items()},
+            {k: self.number(v, f"{name}.largest_error") for k, v in errors.items()},
+        )
+
+    def tensor(self, value: Any, method: str) -> TensorSpec:
+        self.keys(self.of_kind(value, dict, f"{method}'s tensors"), TensorSpec, f"a tensor of {method}")
+        name = self.of_kind(value["name"], str, f"a tensor's name in {method}")
+        shape = tuple(self.of_kind(n, int, f"{name}.shape") for n in self.of_kind(value["shape"], list, f"{name}.shape"))
+        if not shape or len(shape) > 4 or not all(0 < n <= 4096 for n in shape):
+            raise self.error(f"{name} of {method} has shape {list(shape)[:6]}")
+        low, high = (None if value[k] is None else self.number(value[k], f"{name}.{k}") for k in ("low", "high"))
+        return TensorSpec(name, shape, low, high)
