@@ -8,6 +8,20 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_runtime_thread() -> Iterator[None]:
+    """ExecuTorch's pool of one thread: two that share a core would wait for each other."""
+    from mobile_bilayer.runtime.program import _runtime
+
+    _runtime()
+    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
+
+    threads = _threadpool_get_thread_count()
+    _unsafe_reset_threadpool(1)
+    yield
+    _unsafe_reset_threadpool(threads)
+
+
 @pytest.fixture(autouse=True)
 def one_core() -> Iterator[None]:
     """This process on one core, and one thread for each library."""

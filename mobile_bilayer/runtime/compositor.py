@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
 
+@cache
 def identity_grid(side_px: int) -> np.ndarray:
-    """(side_px, side_px, 2) float32 xy of the pixel centres, in pixels from the first pixel's centre."""
+    """(side_px, side_px, 2) float32 xy of the pixel centres, in pixels from the first pixel's centre. Read only."""
     ramp = np.arange(side_px, dtype=np.float32)
-    return np.stack(np.meshgrid(ramp, ramp), -1)
+    grid = np.stack(np.meshgrid(ramp, ramp), -1)
+    grid.flags.writeable = False
+    return grid
 
 
 def composite(texture: np.ndarray, background: np.ndarray, layers_a: np.ndarray, layers_b: np.ndarray) -> np.ndarray:
@@ -23,12 +28,16 @@ def composite(texture: np.ndarray, background: np.ndarray, layers_a: np.ndarray,
     side = texture.shape[0]
     # float32, and contiguous: only then is OpenCV's bilinear exact.
     a = _resized(layers_a, side)
-    where = identity_grid(side) + a[..., :2] * np.float32(side / 2)
-    warped = cv2.remap(
-        texture, np.ascontiguousarray(where), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    head = a[..., 2:3] * warped + _resized(layers_b, side)
-    return background + a[..., 3:4] * (head - background)
+    where = a[..., :2] * np.float32(side / 2)
+    where += identity_grid(side)
+    frame = cv2.remap(texture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # In place: fresh pages for every step would cost as much as the arithmetic.
+    frame *= a[..., 2:3]
+    frame += _resized(layers_b, side)
+    frame -= background
+    frame *= a[..., 3:4]
+    frame += background
+    return frame
 
 
 def to_float(rgb: np.ndarray) -> np.ndarray:
@@ -38,7 +47,10 @@ def to_float(rgb: np.ndarray) -> np.ndarray:
 
 def to_rgb(frame: np.ndarray) -> np.ndarray:
     """float [-1, 1] to uint8: clamped, then rounded, then cast, so that nothing wraps. What is not a number is black."""
-    return np.rint(np.clip(np.nan_to_num(frame, nan=-1.0), -1, 1) * np.float32(127.5) + np.float32(127.5)).astype(np.uint8)
+    inside = np.fmin(np.fmax(frame, np.float32(-1)), np.float32(1))  # fmax takes the number of a number and a NaN
+    inside *= np.float32(127.5)
+    inside += np.float32(127.5)
+    return np.rint(inside, out=inside).astype(np.uint8)
 
 
 def _resized(layers: np.ndarray, side_px: int) -> np.ndarray:
