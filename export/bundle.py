@@ -21,12 +21,12 @@ from mobile_bilayer.background import fill_behind
 from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, load_clips, make_example, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.crop import head_crop
+from mobile_bilayer.pose.crop import CROP_UP, head_crop
 from mobile_bilayer.pose.head import HEAD_POINTS, POINTS, TORSO_POINTS, face_template, network_points
 from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.pose.retarget import retarget
 from mobile_bilayer.pose.track import neutral_frame
-from mobile_bilayer.runtime.bundle import Bundle
+from mobile_bilayer.runtime.bundle import CHANNELS, CHECKED, Bundle
 from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
 from mobile_bilayer.student.network import SIZES, Student
@@ -154,7 +154,7 @@ def compare(student: Student, bundle: Bundle, inputs: dict[str, list[tuple[Tenso
             ours = composite(texture, behind, Layers(torch.from_numpy(a), torch.from_numpy(b))).numpy()
             theirs = composite(texture, behind, Layers(wanted_a, wanted_b)).numpy()
         errors = a - wanted_a.numpy()
-        for name, channels in (("flow", slice(0, 2)), ("gate", slice(2, 3)), ("mask", slice(3, 4))):
+        for name, channels in CHANNELS.items():
             found.setdefault(name, []).append(errors[:, channels])
         found.setdefault("layers_b", []).append(b - wanted_b.numpy())
         found.setdefault("composed", []).append(ours - theirs)
@@ -241,7 +241,7 @@ def _check_folder(out: Path) -> None:
 
 def _belongs(name: str, spec: MethodSpec) -> bool:
     outputs = {t.name for t in spec.outputs}
-    return name in outputs or ("layers_a" in outputs and name in ("flow", "gate", "mask", "composed"))
+    return name in outputs or ("layers_a" in outputs and name in (*CHANNELS, "composed"))
 
 
 def _write(
@@ -259,9 +259,7 @@ def _write(
         size = "custom"
     golden = golden_vectors(student)
     allowed = TOLERANCES[precision]
-    tolerances = {k: allowed[k].largest for k in ("landmark_features", "map_features", "alpha", "layers_b", "composed")}
-    # One number for layers_a, whose channels differ: that of its loosest.
-    tolerances["layers_a"] = max(allowed[k].largest for k in ("flow", "gate", "mask"))
+    tolerances = {k: allowed[k].largest for k in CHECKED if k in allowed}
     tolerances["composed_from_golden"] = 1 / 255
     program = f"student-{size}-256-{precision}-xnnpack.pte"
     contents = {
@@ -302,7 +300,7 @@ def _write(
         torso_points=_rows(TORSO_POINTS),
         rigid=tuple(int(i) for i in template.rigid),
         rigid_points=_rows(template.points[template.rigid]),
-        crop_up=1 / 6,
+        crop_up=CROP_UP,
         image_px=256,
     )
     for file, data in contents.items():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+CROP_UP = 1 / 6  # of the half side: hair takes more room than the neck
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -68,4 +70,4 @@ def head_crop(landmarks: np.ndarray) -> Crop:
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
     size = float((high - low).max())
     x, y = (low + high) / 2
-    return Crop(float(x), float(y) - size / 6, size)
+    return Crop(float(x), float(y) - size * CROP_UP, size)
