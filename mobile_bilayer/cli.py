@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -143,24 +144,28 @@ def track(
     out.print(f"{output}: {len(found)} frames, a face in {found.found.mean():.0%}", soft_wrap=True)
 
 
-@app.command(epilog="Example:  mobile-bilayer prepare videos/ -o prepared/")
+@app.command(epilog="Examples:  mobile-bilayer prepare videos/ -o prepared/  ·  mobile-bilayer prepare videos/ -o prepared/ --shard 2/8")
 def prepare(
     data: Annotated[Path, typer.Argument(help="Folder of videos, or with an index.csv (file, identity, split, kind, licence).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of prepared clips; finished ones are kept.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of tars of prepared clips; finished clips are kept.")],
     split: Annotated[str | None, typer.Option(help="Only rows of index.csv with this split.")] = None,
     fps: Annotated[float, typer.Option(help="Frames a second to take.")] = 8.0,
     jobs: Annotated[int, typer.Option(help="Clips at once.")] = 2,
+    shard: Annotated[str, typer.Option(help="Which part of the tars, 1/N to N/N: N calls can fill one folder at once.")] = "1/1",
 ) -> None:
-    """Crop, track and mask clips, to train and evaluate on them. Continues where it stopped."""
-    from mobile_bilayer.dataset.prepare import prepare
+    """Crop, track and mask clips, to train and evaluate on them. Continues where it stopped.
 
-    failures = prepare(data, output, split, fps, jobs)
-    for failure in failures:
-        out.print(f"left out {failure}", soft_wrap=True, markup=False, highlight=False)
-    count = len(list(output.glob("[!.]*.safetensors")))
-    if not count:
+    A clip that fails is left out, and not tried again; to try, delete the tar that it would be in.
+    """
+    from mobile_bilayer.dataset.prepare import parse_share, prepare
+
+    with _progress() as on_progress:
+        result = prepare(data, output, split, fps, jobs, parse_share(shard), on_progress)
+    for reason in result.left_out:
+        out.print(f"left out {reason}", soft_wrap=True, markup=False, highlight=False)
+    if result.left_out and not result.clips:
         raise MobileBilayerError(f"No clip of {data} could be prepared; the reasons are above.")
-    out.print(f"{output}: {count} clips, {len(failures)} left out", soft_wrap=True)
+    out.print(f"{output}: {result.clips} clips in {result.tars} tars, {len(result.left_out)} left out", soft_wrap=True)
 
 
 @train_app.command(epilog="Example:  mobile-bilayer train student prepared/ -o runs/mine --minutes 120")
@@ -210,27 +215,49 @@ def export(
     out.print(f"{output}: {size / 1e6:.2f} MB", soft_wrap=True)
 
 
-@evaluate_app.command(epilog="Example:  mobile-bilayer evaluate fidelity prepared-eval/ --sheet sheet.png")
+@evaluate_app.command(
+    epilog="Examples:  mobile-bilayer evaluate fidelity prepared-eval/ --sheet sheet.png --json fidelity.json  ·  "
+    "mobile-bilayer evaluate fidelity prepared-eval/ --bundle my-bundle --quick"
+)
 def fidelity(
     prepared: Annotated[Path, typer.Argument(help="Prepared clips of people never trained on.")],
     bundle: BundleOption = None,
     targets: Annotated[int, typer.Option(help="Frames of each clip.")] = 4,
+    quick: Annotated[bool, typer.Option("--quick", help="Without key-points and identity, which must find faces.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Report to write (.json): means, intervals, every pair's values.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
 ) -> None:
-    """L1, L1 of mouth and eyes, and LPIPS: static photo, landmark warp, student."""
+    """How close renders come to real frames: static photo, landmark warp, student."""
     from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
     from mobile_bilayer.runtime.bundle import Bundle
 
     with _extra("evaluation"):
-        from mobile_bilayer.evaluation.fidelity import METRICS, evaluate_fidelity
+        from mobile_bilayer.evaluation.fidelity import evaluate_fidelity, student_method
+        from mobile_bilayer.evaluation.metrics import METRICS
+    if json is not None:
+        check_output(json, (".json",))
     if sheet is not None:
         check_output(sheet, IMAGE_SUFFIXES)
-    with _progress() as on_progress:
-        result = evaluate_fidelity(prepared, Bundle.open(bundle), targets, on_progress=on_progress)
-    table = Table("", *(name.replace("_", " ") for name in METRICS), title=f"{result.pairs} pairs; lower is better")
+    opened = Bundle.open(bundle)
+    methods = {"student": student_method(opened)}
+    made_by = {"student": f"{opened.manifest.name}, {opened.manifest.student}"}
+    with _extra("evaluation"), _progress() as on_progress:
+        result = evaluate_fidelity(prepared, methods, targets, quick=quick, on_progress=on_progress)
+    title = f"{result.pairs} pairs of {len(result.clips)} clips, {result.people} people; ↓ lower is better, ↑ higher"
+    # Narrow, so that numbers stay whole on 80 columns.
+    table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    arrows = {METRICS[name].title: {"lower": "↓", "higher": "↑"}[METRICS[name].better] for name in result.metrics}
+    for words, arrow in (arrows | ({"no face": "↓"} if result.lost else {})).items():
+        table.add_column("\n".join([*words.split(), arrow]), justify="right", vertical="bottom", no_wrap=True)
+    if result.targets_lost:
+        table.caption = f"In {result.targets_lost} real frames no face is found: they are left out of the last three columns."
     for name, row in result.table.items():
-        table.add_row(name, *(f"{row[metric]:.4f}" for metric in METRICS))
+        lost = [str(result.lost[name])] if result.lost else []
+        table.add_row(name, *(f"{row[metric]:.{METRICS[metric].digits}f}" for metric in result.metrics), *lost)
     out.print(table)
+    if json is not None:
+        result.save(json, made_by)
+        out.print(str(json), soft_wrap=True)
     if sheet is not None:
         write_image(sheet, result.sheet)
         out.print(str(sheet), soft_wrap=True)

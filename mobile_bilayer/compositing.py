@@ -59,18 +59,21 @@ def identity_grid(side_px: int, like: Tensor) -> Tensor:
     return torch.stack([x, y], -1)
 
 
-def composite(texture: Tensor, background: Tensor, layers: Layers) -> Tensor:
+def composite(texture: Tensor, background: Tensor, layers: Layers, grid: Tensor | None = None) -> Tensor:
     """Join an avatar's texture and background with one frame's layers.
 
-    texture, background  (B, 3, H, H), [-1, 1]
-    layers               at any size; resized bilinearly to H
-    returns              (B, 3, H, H), not clamped (losses want to see what is out of range)
+    texture     (B, 3, H, H), [-1, 1]
+    background  (B, 3, S, S), [-1, 1]; S is the side of the result
+    layers      at any size; resized bilinearly to S
+    grid        (B, S, S, 2) or (S, S, 2) where the result's pixels lie in [-1, 1] of the texture, if it isn't the
+                whole frame
+    returns     (B, 3, S, S), not clamped (losses want to see what is out of range)
 
     The texture is sampled bilinearly with its border repeated.
     """
-    side = texture.shape[-1]
+    side = background.shape[-1]
     a, lf = resize(layers.a, side), resize(layers.b, side)
-    where = identity_grid(side, texture) + a[:, :2].permute(0, 2, 3, 1)
+    where = (identity_grid(side, texture) if grid is None else grid) + a[:, :2].permute(0, 2, 3, 1)
     warped = F.grid_sample(texture, where, padding_mode="border", align_corners=False)
     head = a[:, 2:3] * warped + lf
     return background + a[:, 3:4] * (head - background)

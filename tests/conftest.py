@@ -1,5 +1,6 @@
 """Prepared clips made of numbers: a template's face that turns, nods and speaks, drawn as flat colours."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from mobile_bilayer.pose.head import HeadPose, face_template
@@ -49,11 +51,22 @@ def turned_face() -> Callable[..., np.ndarray]:
     return _turned_face
 
 
+def _encoded(picture: np.ndarray, settings: dict) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, **settings)
+    return file.getvalue()
+
+
 @pytest.fixture(scope="session")
 def write_clip() -> Callable[..., Path]:
-    """Write a prepared clip as `prepare` does: write_clip(path, identity="anna", count=6, **tensors)."""
+    """Write a prepared clip: write_clip(path, identity="anna", count=6, encoded=False, **tensors).
 
-    def write(path: Path, identity: str = "anna", count: int = 6, **tensors: np.ndarray) -> Path:
+    encoded  frames as JPEG and alphas as PNG, as `prepare` writes them; else pixels, as it did before there were tars
+    """
+
+    def write(
+        path: Path, identity: str = "anna", count: int = 6, encoded: bool = False, **tensors: np.ndarray
+    ) -> Path:
         rng = np.random.default_rng(sum(identity.encode()))
         wall = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (PREPARED_PX,) * 2)
         skin, lips = rng.integers(60, 256, (2, 3)).tolist()
@@ -75,7 +88,14 @@ def write_clip() -> Callable[..., Path]:
             "landmarks": np.stack(landmarks),
             "inside": np.tile(np.array([0, 0, PREPARED_PX, PREPARED_PX], np.float32), (count, 1)),
         }
-        save_file(whole | tensors, path, {"identity": identity, "licence": "made by a test", "photos": "0"})
+        whole |= tensors
+        if encoded:
+            formats = {"frame": {"format": "JPEG", "quality": 95, "subsampling": 0}, "alpha": {"format": "PNG"}}
+            for name, settings in formats.items():
+                parts = [_encoded(picture, settings) for picture in whole[f"{name}s"]]
+                whole[f"{name}s"] = np.frombuffer(b"".join(parts), np.uint8)
+                whole[f"{name}_ends"] = np.cumsum([len(part) for part in parts])
+        save_file(whole, path, {"identity": identity, "licence": "made by a test", "photos": "0"})
         return path
 
     return write

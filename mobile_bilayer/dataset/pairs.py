@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from mobile_bilayer.background import fill_behind
-from mobile_bilayer.dataset.prepare import SIDE_PX
+from mobile_bilayer.dataset.shards import (
+    SIDE_PX,
+    Contents,
+    Entry,
+    read_contents,
+    read_entry,
+    read_frame,
+    read_index,
+)
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
 from mobile_bilayer.pose.head import HEAD_POINTS, TORSO_POINTS, fit_head, mirrored_points
@@ -40,69 +51,98 @@ class Augmentation:
 NO_AUGMENTATION = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-# Of one frame, behind their number; the last is the type, in safetensors' words.
-_SHAPES = {
-    "frames": (SIDE_PX, SIDE_PX, 3, "U8"),
-    "alphas": (SIDE_PX // 2, SIDE_PX // 2, "U8"),
-    "landmarks": (478, 3, "F32"),
-    "inside": (4, "F32"),
-}
+@dataclass(frozen=True)
+class _Motion:
+    """What is kept of a clip that was used: see `PreparedClip` for `points` and `pose`."""
 
-
-def _damaged(path: Path, why: str) -> MobileBilayerError:
-    return MobileBilayerError(
-        f"{path} is not a prepared clip, or it is damaged ({why}). Delete it and run `mobile-bilayer prepare` again."
-    )
+    contents: Contents
+    points: np.ndarray
+    pose: np.ndarray
 
 
 class PreparedClip:
-    """One prepared file, memory-mapped."""
+    """A clip of a prepared folder: a file of its own, or part of a tar. It is read when first needed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with safe_open(path, "np") as file:
-                self.identity = (file.metadata() or {})["identity"]
-                self.landmarks = file.get_tensor("landmarks")
-                self.inside = file.get_tensor("inside")
-                got = {name: (*file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()) for name in _SHAPES}
-        except (OSError, SafetensorError, KeyError) as error:
-            raise _damaged(path, str(error)) from error
-        count = len(self.landmarks) if self.landmarks.ndim else 0
-        for name, shape in _SHAPES.items():
-            if got[name] != (count, *shape):
-                raise _damaged(path, f"{name} is {got[name]}, not {(count, *shape)}")
-        if count < 2:
-            raise _damaged(path, f"it has {count} frames; a pair needs two")
-        if not (np.isfinite(self.landmarks).all() and np.isfinite(self.inside).all()):
-            raise _damaged(path, "its landmarks are not finite")
-        # Mesh and head points; the torso depends on the source.
-        self.points = np.stack(
-            [np.concatenate([p[MESH, :2], fit_head(p).project(HEAD_POINTS)]) for p in self.landmarks]
-        )
-        half = np.array([head_crop(p).half_px for p in self.landmarks])
-        places = self.points - self.points.mean(1, keepdims=True) * 0.7  # where the head is counts a little
-        weight = np.ones(places.shape[1])
-        weight[: len(LIPS + RIGHT_EYE + LEFT_EYE)] = 2.5
-        self.pose = (places / half[:, None, None] * weight[:, None]).reshape(len(places), -1).astype(np.float32)
+    def __init__(self, where: Path | Entry) -> None:
+        self.entry = where if isinstance(where, Entry) else read_entry(where)
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def identity(self) -> str:
+        return self.entry.identity
+
+    @property
+    def photos(self) -> bool:
+        """Made of photos, whose backgrounds differ; else of a video."""
+        return self.entry.photos
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(N, 478, 3) float32, pixels of the prepared frame."""
+        return _motion(self).contents.landmarks
+
+    @property
+    def inside(self) -> np.ndarray:
+        """(N, 4) float32: left, top, right, bottom of what is picture, and not padding."""
+        return _motion(self).contents.inside
+
+    @property
+    def points(self) -> np.ndarray:
+        """(N, K, 2) float32: mesh and head points, pixels. The torso's depend on the source."""
+        return _motion(self).points
+
+    @property
+    def pose(self) -> np.ndarray:
+        """(N, D) float32: frames whose rows differ much, differ much in pose and expression."""
+        return _motion(self).pose
 
     def __len__(self) -> int:
-        return len(self.landmarks)
+        return self.entry.frames
 
     def frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """RGB (SIDE_PX, SIDE_PX, 3) uint8 and alpha (SIDE_PX / 2, SIDE_PX / 2) uint8."""
-        with safe_open(self.path, "np") as file:
-            rgb = file.get_slice("frames")[index : index + 1][0]
-            return rgb, file.get_slice("alphas")[index : index + 1][0]
+        return read_frame(self.entry, _motion(self).contents, index)
+
+
+_KEPT_FRAMES = 20_000  # of the clips used last: some 200 MB in each process
+_kept: OrderedDict[PreparedClip, _Motion] = OrderedDict()  # the one used last comes last
+
+
+def _motion(clip: PreparedClip) -> _Motion:
+    if clip in _kept:
+        _kept.move_to_end(clip)
+        return _kept[clip]
+    contents = read_contents(clip.entry)
+    points = np.stack([np.concatenate([p[MESH, :2], fit_head(p).project(HEAD_POINTS)]) for p in contents.landmarks])
+    half = np.array([head_crop(p).half_px for p in contents.landmarks])
+    places = points - points.mean(1, keepdims=True) * 0.7  # where the head is counts a little
+    weight = np.ones(places.shape[1])
+    weight[: len(LIPS + RIGHT_EYE + LEFT_EYE)] = 2.5
+    pose = (places / half[:, None, None] * weight[:, None]).reshape(len(places), -1).astype(np.float32)
+    _kept[clip] = _Motion(contents, points, pose)
+    while len(_kept) > 1 and sum(map(len, _kept)) > _KEPT_FRAMES:
+        _kept.popitem(last=False)
+    return _kept[clip]
 
 
 def load_clips(folder: Path) -> list[PreparedClip]:
-    """All clips of a prepared folder."""
-    # Names that begin with a dot are files that a killed `prepare` had not finished.
-    paths = sorted(folder.glob("[!.]*.safetensors")) if folder.is_dir() else []
-    if not paths:
+    """All clips of a prepared folder; of those in tars, only the index is read."""
+    # Names that begin with a dot are what a killed `prepare` had not finished.
+    entries = [read_entry(path) for path in sorted(folder.glob("[!.]*.safetensors"))]
+    tars = sorted(folder.glob("[!.]*.tar"))
+    for path in tars:
+        entries += read_index(path)[0]
+    if not entries:
         raise MobileBilayerError(f"{folder} holds no prepared clips. Run `mobile-bilayer prepare VIDEOS -o {folder}`.")
-    return [PreparedClip(path) for path in paths]
+    if tars and (whole := re.search(r"-of-(\d+)$", tars[0].stem)) and len(tars) < int(whole[1]):
+        warnings.warn(
+            f"{folder} holds {len(tars)} of {int(whole[1])} tars: `mobile-bilayer prepare` has not finished there.",
+            stacklevel=2,
+        )
+    return [PreparedClip(entry) for entry in entries]
 
 
 def _turn(angle: float, scale: float, shift: np.ndarray) -> np.ndarray:
@@ -220,8 +260,11 @@ def mouth_and_eyes(points: np.ndarray) -> np.ndarray:
     return canvas
 
 
-class Pairs(IterableDataset):
-    """Endless examples: a source, and targets that differ much from it in pose and expression."""
+class Pairs(Dataset):
+    """Endless examples: a source, and targets that differ much from it in pose and expression.
+
+    Example `index` depends on clips, seed and index alone: whoever makes it, and whenever.
+    """
 
     def __init__(self, clips: list[PreparedClip], targets: int, augmentation: Augmentation, seed: int) -> None:
         self.clips, self.targets, self.augmentation, self.seed = clips, targets, augmentation, seed
@@ -231,20 +274,47 @@ class Pairs(IterableDataset):
         # People with much footage are shown more often, but not in proportion.
         chance = np.array([len(c) / frames[c.identity] * min(frames[c.identity], 100) ** 0.5 for c in clips])
         self.chance = chance / chance.sum()
+        self._up_to = np.cumsum(self.chance)  # `Generator.choice` would sum up all clips' chances for each example
 
-    def __iter__(self):
-        worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """As `make_example` returns it."""
         cv2.setNumThreads(1)
-        while True:
-            clip = self.clips[rng.choice(len(self.clips), p=self.chance)]
-            source = int(rng.integers(len(clip)))
-            distance = np.abs(clip.pose - clip.pose[source]).mean(1)
-            # The further, the likelier; never the source itself.
-            chance = distance**1.5 + 1e-9
-            chance[source] = 0
-            targets = rng.choice(len(clip), self.targets, p=chance / chance.sum(), replace=True)
-            yield make_example(clip, source, [int(t) for t in targets], self.augmentation, rng)
+        rng = np.random.default_rng([self.seed, index])
+        clip = self.clips[min(int(np.searchsorted(self._up_to, rng.random(), "right")), len(self.clips) - 1)]
+        source = int(rng.integers(len(clip)))
+        distance = np.abs(clip.pose - clip.pose[source]).mean(1)
+        # The further, the likelier; never the source itself.
+        chance = distance**1.5 + 1e-9
+        chance[source] = 0
+        targets = rng.choice(len(clip), self.targets, p=chance / chance.sum(), replace=True)
+        return make_example(clip, source, [int(t) for t in targets], self.augmentation, rng)
+
+
+@dataclass(frozen=True)
+class PairBatches:
+    """Which of `Pairs` each step takes, for a DataLoader's `batch_sampler`; endless.
+
+    Step s has the indices from s * sources on, and of several processes each takes an equal part of them. So the
+    data are the same after a resume, for any number of workers, and, all parts together, of processes.
+    """
+
+    first_step: int
+    sources: int  # of a step, all processes together
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sources < 1 or self.sources % self.world_size:
+            raise MobileBilayerError(
+                f"A step has {self.sources} sources, for {self.world_size} processes; "
+                f"they must share them evenly. Try {max(1, round(self.sources / self.world_size)) * self.world_size}."
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.sources // self.world_size
+        for step in count(self.first_step):
+            begin = step * self.sources + self.rank * share
+            yield list(range(begin, begin + share))
 
 
 def to_tensors(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -13,27 +15,148 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from mobile_bilayer.background import fill_behind
+from mobile_bilayer.capture.images import written_aside
 from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, PreparedClip, load_clips, make_example, to_tensors
-from mobile_bilayer.perceptual import Lpips
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.evaluation.metrics import FACE_METRICS, METRICS, PIXEL_METRICS, FaceMeasures, PixelMeasures
 from mobile_bilayer.runtime.bundle import Bundle
 from mobile_bilayer.student.network import FrameNetwork, StudentConfig
 
-METRICS = ("l1", "mouth_and_eyes", "lpips")
+Method = Callable[[dict[str, Tensor]], Tensor]
+"""What is measured: `to_tensors`' batch of one source and its N targets in, frames (N, 3, 256, 256) in [-1, 1] out.
+
+Of the target it may use what a driver gives, `points`; the rest is there to be compared with.
+"""
+
+RESAMPLES = 2000  # of the people, for the intervals
+LABEL_PX = 24  # height of the sheet's labels
+
+
+@dataclass(frozen=True)
+class ClipValues:
+    """What was measured on one clip.
+
+    frames  which of the clip's are the T targets; the first is the source
+    found   (T,) bool, whether the real target shows a face; None when nobody looked
+    values  {method: {metric: (T,) float64}}; NaN where the render or the target shows no face
+    """
+
+    name: str
+    identity: str
+    frames: list[int]
+    found: np.ndarray | None
+    values: dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured: with these and the same clips, the numbers come out the same."""
+
+    prepared: str
+    targets: int
+    videos_only: bool
+    quick: bool
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Means over pairs, by method and metric; and a sheet of some of them.
+    """What was measured, clip by clip; and a sheet of some of it.
 
-    table  {"static photo" | "landmark warp" | "student": {"l1" | "mouth_and_eyes" | "lpips": value}}; L1 of [0, 1]
-    pairs  how many
-    sheet  (H, W, 3) uint8: source, driver, landmark warp, student, error of the student times 4
+    sheet  (H, W, 3) uint8, a line a clip: source, driver, each method but the static photo, error of the last times 4
     """
 
-    table: dict[str, dict[str, float]]
-    pairs: int
+    settings: Settings
+    clips: list[ClipValues]
     sheet: np.ndarray
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.clips[0].values)
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(PIXEL_METRICS if self.settings.quick else METRICS)
+
+    @property
+    def pairs(self) -> int:
+        return sum(len(clip.frames) for clip in self.clips)
+
+    @property
+    def people(self) -> int:
+        return len({clip.identity for clip in self.clips})
+
+    @property
+    def table(self) -> dict[str, dict[str, float]]:
+        """{method: {metric: mean over pairs}}; of faces, over those that were found, NaN if none was."""
+        return {m: {k: _mean(self._values(m, k)[0]) for k in self.metrics} for m in self.methods}
+
+    @property
+    def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """{method: {metric: where 95 % of the means lie}} when other people are drawn from the same ones."""
+        return {m: {k: interval(*self._values(m, k)) for k in self.metrics} for m in self.methods}
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """{method: renders without a face, of those whose target shows one}; empty when nobody looked."""
+        if self.settings.quick:
+            return {}
+        missing = {m: [c.found & np.isnan(c.values[m]["keypoints"]) for c in self.clips] for m in self.methods}
+        return {m: int(np.concatenate(of_clips).sum()) for m, of_clips in missing.items()}
+
+    @property
+    def targets_lost(self) -> int:
+        """Real targets without a face that the detector finds: no method has a face metric there."""
+        return sum(int((~c.found).sum()) for c in self.clips if c.found is not None)
+
+    def _values(self, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Values (P,) of all pairs that have one, and whose each is (P,) str."""
+        values = np.concatenate([clip.values[method][metric] for clip in self.clips])
+        people = np.repeat([clip.identity for clip in self.clips], [len(clip.frames) for clip in self.clips])
+        # Only a lost face may be left out. NaN of anything else is a fault that the mean must show.
+        has = ~np.isnan(values) if metric in FACE_METRICS else np.full(len(values), True)
+        return values[has], people[has]
+
+    def save(self, path: Path, made_by: Mapping[str, str] | None = None) -> None:
+        """Everything but the sheet as JSON; null where there is no number.
+
+        made_by  {method: what made its renders}
+        """
+        table, intervals, lost = self.table, self.intervals, self.lost
+
+        def row(method: str) -> dict:
+            measured = {
+                metric: {"mean": mean, "low": intervals[method][metric][0], "high": intervals[method][metric][1]}
+                for metric, mean in table[method].items()
+            }
+            return {"made_by": (made_by or {}).get(method), "lost": lost.get(method), **measured}
+
+        report = {
+            "settings": asdict(self.settings) | {"bootstrap": f"people, {RESAMPLES} times, 95 %"},
+            "metrics": {k: {"better": METRICS[k].better, "meaning": METRICS[k].meaning} for k in self.metrics},
+            "clips": len(self.clips),
+            "people": self.people,
+            "pairs": self.pairs,
+            "targets_lost": None if self.settings.quick else self.targets_lost,
+            "methods": {method: row(method) for method in self.methods},
+            "per_clip": [
+                {"name": c.name, "identity": c.identity, "frames": c.frames, "found": c.found, "values": c.values}
+                for c in self.clips
+            ],
+        }
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(_plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def interval(values: np.ndarray, people: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of `values` (P,), by a bootstrap over `people` (P,): frames of one person are alike."""
+    if not len(values):
+        return np.nan, np.nan
+    names, whose = np.unique(people, return_inverse=True)
+    sums, counts = np.bincount(whose, values), np.bincount(whose)
+    drawn = np.random.default_rng(0).integers(0, len(names), (RESAMPLES, len(names)))
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def chosen_frames(clip: PreparedClip, count: int) -> list[int]:
@@ -43,84 +166,128 @@ def chosen_frames(clip: PreparedClip, count: int) -> list[int]:
 
 def evaluate_fidelity(
     prepared: Path,
-    bundle: Bundle,
+    methods: Mapping[str, Method],
     targets: int = 4,
     videos_only: bool = True,
+    quick: bool = False,
     on_progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Fidelity:
     """Drive each clip's first frame by its own later frames, and compare with them.
 
+    methods      behind "static photo" and "landmark warp", which are always measured
     videos_only  leave out clips made of photos, whose backgrounds differ
+    quick        without the metrics that must find faces
     """
+    if targets < 1:
+        raise MobileBilayerError(f"{targets} targets of each clip were asked for; 1 or more are needed. Try 4.")
     clips = load_clips(prepared)
     if videos_only:
-        clips = [c for c in clips if not c.path.name.startswith("photos_")] or clips
-    lpips = Lpips()
-    warp = FrameNetwork(StudentConfig())  # its prior has nothing learned
-    sums = {name: dict.fromkeys(METRICS, 0.0) for name in ("static photo", "landmark warp", "student")}
-    pairs, rows = 0, []
+        clips = [c for c in clips if not c.photos] or clips
+    methods = {"static photo": static_photo, "landmark warp": landmark_warp(), **methods}
+    pixels = PixelMeasures()
+    measured, rows = [], [_labels(list(methods))]
     rng = np.random.default_rng(0)
-    for done, clip in enumerate(clips, 1):
-        batch = to_tensors(default_collate([make_example(clip, 0, chosen_frames(clip, targets), NO_AUGMENTATION, rng)]))
-        wanted = batch["target"] * 2 - 1
-        texture = (batch["image"] * 2 - 1).expand_as(wanted)
-        renders = {
-            "static photo": texture,
-            "landmark warp": _warped(warp, texture, batch),
-            "student": _student(bundle, batch),
-        }
-        for name, render in renders.items():
-            for metric, value in _metrics(render, wanted, batch["weight"], lpips).items():
-                sums[name][metric] += value
-        pairs += len(wanted)
-        rows.append(_row(batch, renders))
-        if on_progress:
-            on_progress("Evaluating", done, len(clips))
-    table = {name: {metric: value / pairs for metric, value in row.items()} for name, row in sums.items()}
-    return Fidelity(table, pairs, np.concatenate(rows))
+    with nullcontext() if quick else FaceMeasures() as faces:
+        for done, clip in enumerate(clips, 1):
+            frames = chosen_frames(clip, targets)
+            batch = to_tensors(default_collate([make_example(clip, 0, frames, NO_AUGMENTATION, rng)]))
+            renders = {name: _shown(method(batch)) for name, method in methods.items()}
+            values = {name: pixels(render, batch["target"], batch["weight"]) for name, render in renders.items()}
+            found = None
+            if faces:
+                real = [faces.look(rgb) for rgb in _pictures(batch["target"])]
+                found = np.array([face is not None for face in real])
+                for name, render in renders.items():
+                    values[name] |= faces(_pictures(render), real)
+            measured.append(ClipValues(clip.name, clip.identity, frames, found, values))
+            rows.append(_row(batch, renders))
+            if on_progress:
+                on_progress("Evaluating", done, len(clips))
+    return Fidelity(Settings(str(prepared), targets, videos_only, quick), measured, np.concatenate(rows))
 
 
-@torch.no_grad()
-def _warped(network: FrameNetwork, texture: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    points = batch["points"]
-    flow = network.prior(batch["source_points"].expand_as(points), points)[:, :2]
-    ones = torch.ones_like(flow)
-    return composite(texture, texture, Layers(torch.cat([flow, ones], 1), torch.zeros(len(points), 3, 64, 64)))
+def static_photo(batch: dict[str, Tensor]) -> Tensor:
+    """The method that does nothing."""
+    return (batch["image"] * 2 - 1).expand_as(batch["target"])
 
 
-@torch.no_grad()
-def _student(bundle: Bundle, batch: dict[str, Tensor]) -> Tensor:
+def landmark_warp() -> Method:
+    """The student's prior alone, in which nothing is learned."""
+    network = FrameNetwork(StudentConfig())
+
+    @torch.no_grad()
+    def method(batch: dict[str, Tensor]) -> Tensor:
+        points, texture = batch["points"], static_photo(batch)
+        flow = network.prior(batch["source_points"].expand_as(points), points)[:, :2]
+        ones = torch.ones_like(flow)
+        return composite(texture, texture, Layers(torch.cat([flow, ones], 1), torch.zeros(len(points), 3, 64, 64)))
+
+    return method
+
+
+def student_method(bundle: Bundle) -> Method:
     """As a phone would: the bundle's program, and the source's own inpainted background."""
-    image, source = batch["image"], batch["source_points"]
-    features, maps, alpha = bundle.program.run("encode_avatar", image.numpy(), source.numpy())
-    rgb = np.ascontiguousarray((image[0].permute(1, 2, 0) * 255).round().byte().numpy())
-    behind = fill_behind(rgb, cv2.resize(alpha[0, 0].clip(0, 1), (256, 256), interpolation=cv2.INTER_LINEAR))
-    background = torch.from_numpy(behind).permute(2, 0, 1)[None].float() / 127.5 - 1
-    out = []
-    for points in batch["points"]:
-        a, b = bundle.program.run("render_layers", features, maps, source.numpy(), points[None].numpy())
-        out.append(composite(image * 2 - 1, background, Layers(torch.from_numpy(a), torch.from_numpy(b))))
-    return torch.cat(out)
+
+    @torch.no_grad()
+    def method(batch: dict[str, Tensor]) -> Tensor:
+        image, source = batch["image"], batch["source_points"]
+        features, maps, alpha = bundle.program.run("encode_avatar", image.numpy(), source.numpy())
+        behind = fill_behind(
+            _pictures(image)[0], cv2.resize(alpha[0, 0].clip(0, 1), (256, 256), interpolation=cv2.INTER_LINEAR)
+        )
+        background = torch.from_numpy(behind).permute(2, 0, 1)[None].float() / 127.5 - 1
+        out = []
+        for points in batch["points"]:
+            a, b = bundle.program.run("render_layers", features, maps, source.numpy(), points[None].numpy())
+            out.append(composite(image * 2 - 1, background, Layers(torch.from_numpy(a), torch.from_numpy(b))))
+        return torch.cat(out)
+
+    return method
 
 
-@torch.no_grad()
-def _metrics(render: Tensor, wanted: Tensor, weight: Tensor, lpips: Lpips) -> dict[str, float]:
-    """Sums over the pairs."""
-    render = ((render.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1  # what a screen shows
-    error = (render - wanted).abs().mean(1, keepdim=True) / 2
-    inside, part = (weight > 0.5).float(), (weight > 2).float()
-    return {
-        "l1": float(((error * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))).sum()),
-        "mouth_and_eyes": float(((error * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)).sum()),
-        "lpips": float(lpips(render, wanted).sum()),
-    }
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _plain(value):
+    """What JSON can hold: arrays as lists, NaN as None, six digits."""
+    match value:
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list() | tuple() | np.ndarray():
+            return [_plain(part) for part in value]
+        case bool() | np.bool_():
+            return bool(value)
+        case float():
+            return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
+
+
+def _shown(render: Tensor) -> Tensor:
+    """Frames in [-1, 1] as a screen shows them, in [0, 1]: clamped, in steps of 1/255."""
+    return ((render.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round() / 255
+
+
+def _pictures(frames: Tensor) -> list[np.ndarray]:
+    """(N, 3, H, W) in [0, 1] to N of (H, W, 3) uint8 RGB. NaN, which no screen can show, is black."""
+    rounded = (frames.nan_to_num(0) * 255).round().byte()
+    return [np.ascontiguousarray(rgb) for rgb in rounded.permute(0, 2, 3, 1).numpy()]
 
 
 def _row(batch: dict[str, Tensor], renders: dict[str, Tensor]) -> np.ndarray:
     """One line of the sheet: the target that differs most from the source."""
-    wanted = batch["target"] * 2 - 1
-    pick = int((renders["static photo"] - wanted).abs().mean((1, 2, 3)).argmax())
-    error = (renders["student"][pick] - wanted[pick]).abs() * 4 - 1
-    columns = [batch["image"][0] * 2 - 1, wanted[pick], renders["landmark warp"][pick], renders["student"][pick], error]
-    line = torch.cat(columns, 2).clamp(-1, 1)
-    return ((line + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    wanted = batch["target"]
+    pick = int((batch["image"] - wanted).abs().mean((1, 2, 3)).argmax())
+    # The source's column is the static photo's.
+    shown = [render[pick] for name, render in renders.items() if name != "static photo"]
+    error = ((shown[-1] - wanted[pick]).abs() * 4).clamp(max=1)
+    return _pictures(torch.cat([batch["image"][0], wanted[pick], *shown, error], 2)[None])[0]
+
+
+def _labels(methods: list[str]) -> np.ndarray:
+    """(LABEL_PX, W, 3) uint8: what the sheet's columns are."""
+    texts = ["source", "driver", *(name for name in methods if name != "static photo"), f"error of {methods[-1]}, x4"]
+    line = np.full((LABEL_PX, 256 * len(texts), 3), 255, np.uint8)
+    for i, text in enumerate(texts):
+        cv2.putText(line, text, (256 * i + 6, LABEL_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return line

@@ -237,7 +237,14 @@ class FrameNetwork(nn.Module):
     def with_paint(
         self, landmark_features: Tensor, map_features: Tensor, source: Tensor, driving: Tensor
     ) -> tuple[Layers, Tensor]:
-        """The layers, and the paint (B, 3, 128, 128) in [-1, 1] before it is blended in: training looks at it too.
+        """The layers, and the paint (B, 3, 128, 128) in [-1, 1] before it is blended in: training looks at it too."""
+        return self.paint_from(*self.look(landmark_features, map_features, source, driving))
+
+    def look(
+        self, landmark_features: Tensor, map_features: Tensor, source: Tensor, driving: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the heads see, at 64 px: features (B, w64, 64, 64), the prior (B, 3, 64, 64) and the source's colours
+        (B, 3, 64, 64) where its landmarks went.
 
         Numbers are written 1.0, not 1: an integer would leave a type conversion outside the delegate.
         """
@@ -254,12 +261,15 @@ class FrameNetwork(nn.Module):
         fine = splat(fine, *gaussians(driving, self.centres64, 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
         prior = self.prior(source, driving)
-
         x64 = self.trunk(torch.cat([fine, prior], 1), coarse, map_features)
+        return x64, prior, fine[:, config.fine_codes : -1]
+
+    def paint_from(self, x64: Tensor, prior: Tensor, colours: Tensor) -> tuple[Layers, Tensor]:
+        """Layers and paint from what `look` returns."""
         heads = self.heads(x64)
-        flow = prior[:, :2] + config.flow_reach * torch.tanh(heads[:, :2])
+        flow = prior[:, :2] + self.config.flow_reach * torch.tanh(heads[:, :2])
         blend, mask = torch.sigmoid(heads[:, 2:3]), torch.sigmoid(heads[:, 3:4])
-        start = self.up64(fine[:, config.fine_codes : -1])  # the source's colours, where its landmarks went
+        start = self.up64(colours)
         paint = torch.tanh(start + self.paint(torch.relu(self.up64(self.paint_mix(x64)))))
         return Layers(torch.cat([flow, 1.0 - blend, mask], 1), self.up64(blend) * paint), paint
 

@@ -26,6 +26,7 @@ from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.dataset.pairs import (
     NO_AUGMENTATION,
     Augmentation,
+    PairBatches,
     Pairs,
     PreparedClip,
     load_clips,
@@ -165,8 +166,11 @@ def _moving_average(decay: float):
 
 
 def _batches(loader: DataLoader, fabric: Fabric) -> Iterator[dict[str, Tensor]]:
-    for batch in loader:
-        yield to_tensors(fabric.to_device(batch))
+    try:
+        for batch in loader:
+            yield to_tensors(fabric.to_device(batch))
+    except MobileBilayerError as error:  # out of a worker it comes with the worker's traceback before it
+        raise MobileBilayerError(str(error).rsplit("MobileBilayerError: ", 1)[-1].strip()) from error
 
 
 def train_student(
@@ -232,17 +236,16 @@ def train_student(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed = state["step"], state["elapsed_s"]
-    data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed + step)
+    data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
     # Spawned, not forked: a fork of a process whose OpenCV or torch threads run can hang.
     loader = DataLoader(
         data,
-        training.sources,
+        batch_sampler=PairBatches(step, training.sources),
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )
     shown = fabric.to_device(validation_batch(held, 12, training.seed))
-    rng = np.random.default_rng([training.seed, step])
     first_step = step  # means are of this call's steps
 
     def progress_now() -> float:
@@ -302,8 +305,9 @@ def train_student(
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
             batch = next(batches)
-            room = 256 - training.lpips_px
-            corner = (int(rng.integers(room + 1)), int(rng.integers(room + 1)))
+            # Of the step alone, as its batch is: a resumed run goes on as if it had not stopped.
+            rng = np.random.default_rng([training.seed, step, 1])
+            corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
             layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
             terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
             loss = torch.stack(list(terms.values())).sum()

@@ -12,6 +12,7 @@ from mobile_bilayer.dataset import pairs
 from mobile_bilayer.dataset.pairs import (
     NO_AUGMENTATION,
     Augmentation,
+    PairBatches,
     Pairs,
     PreparedClip,
     load_clips,
@@ -19,6 +20,7 @@ from mobile_bilayer.dataset.pairs import (
     mouth_and_eyes,
     to_tensors,
 )
+from mobile_bilayer.dataset.shards import write_tar
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import POINTS, TORSO_POINTS, mirrored_points, network_points
@@ -161,7 +163,9 @@ def test_flipping_twice_is_no_flip():
 def test_targets_are_never_the_source_and_mostly_far_from_it(clip, monkeypatch):
     chosen = []
     monkeypatch.setattr(pairs, "make_example", lambda _c, source, targets, *_: chosen.append((source, *targets)))
-    list(islice(Pairs([clip], 2, NO_AUGMENTATION, seed=0), 300))
+    made = Pairs([clip], 2, NO_AUGMENTATION, seed=0)
+    for index in range(300):
+        made[index]
     assert all(source not in targets for source, *targets in chosen)
     away = np.array([[np.abs(clip.pose[t] - clip.pose[s]).mean() for t in targets] for s, *targets in chosen])
     even = np.mean([np.abs(clip.pose[t] - clip.pose[s]).mean() for s in range(6) for t in range(6) if s != t])
@@ -176,14 +180,87 @@ def test_much_footage_of_one_person_does_not_drown_the_others(tmp_path, write_cl
     assert chance[:3].sum() / chance[3] == pytest.approx((36 / 9) ** 0.5)
 
 
-def test_the_same_seed_gives_the_same_pairs(clip):
-    first, again, other = (next(iter(Pairs([clip], 2, Augmentation(), seed))) for seed in (0, 0, 1))
-    assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not np.array_equal(first["image"], other["image"])
+def test_clips_are_drawn_as_often_as_their_chance_says(tmp_path, write_clip, monkeypatch):
+    clips = [PreparedClip(write_clip(tmp_path / name, name, count)) for name, count in (("anna", 2), ("ben", 8))]
+    made = Pairs(clips, 1, NO_AUGMENTATION, seed=0)
+    assert made.chance == pytest.approx([1 / 3, 2 / 3])  # the roots of 2 and 8 are as 1 to 2
+    monkeypatch.setattr(pairs, "make_example", lambda clip, *_: clip.identity)
+    assert [made[index] for index in range(900)].count("anna") == pytest.approx(300, abs=45)  # three sigma
+
+
+def same(first: dict, second: dict) -> bool:
+    return all(np.array_equal(first[name], second[name]) for name in first | second)
+
+
+def test_a_pair_depends_on_seed_and_index_alone(clip):
+    made = Pairs([clip], 2, Augmentation(), seed=3)
+    in_order = [made[index] for index in range(4)]
+    assert all(same(Pairs([clip], 2, Augmentation(), seed=3)[index], in_order[index]) for index in (2, 0, 3, 1))
+    assert len({example["image"].tobytes() for example in in_order}) == 4
+    assert not same(Pairs([clip], 2, Augmentation(), seed=4)[0], in_order[0])
+
+
+def test_processes_share_the_indices_of_a_step():
+    assert list(islice(PairBatches(0, 3), 2)) == [[0, 1, 2], [3, 4, 5]]
+    assert list(islice(PairBatches(3, 4, rank=1, world_size=2), 2)) == [[14, 15], [18, 19]]
+    with pytest.raises(MobileBilayerError, match="6 sources, for 4 processes.*Try 8"):
+        PairBatches(0, 6, rank=0, world_size=4)
+    with pytest.raises(MobileBilayerError, match="0 sources"):
+        PairBatches(0, 0)
+
+
+def test_batches_are_the_same_with_workers_after_a_resume_and_from_several_processes(tmp_path, write_clip):
+    clips = [write_clip(tmp_path / f"{name}.safetensors", name, count=4, encoded=True) for name in ("anna", "ben")]
+    write_tar(tmp_path / "clips.tar", clips, {})
+    for path in clips:
+        path.unlink()
+    made = Pairs(load_clips(tmp_path), 2, Augmentation(), seed=5)
+
+    def batches(count: int, workers: int = 0, **which) -> list[dict[str, torch.Tensor]]:
+        spawn = "spawn" if workers else None
+        loader = DataLoader(
+            made, batch_sampler=PairBatches(**which), num_workers=workers, multiprocessing_context=spawn
+        )
+        return list(islice(loader, count))
+
+    whole = batches(4, first_step=0, sources=2)
+    assert not same(whole[0], whole[1])
+    for ours, want in zip(batches(4, workers=2, first_step=0, sources=2), whole, strict=True):
+        assert same(ours, want)
+    for ours, want in zip(batches(2, first_step=2, sources=2), whole[2:], strict=True):
+        assert same(ours, want)
+    parts = [batches(4, first_step=0, sources=2, rank=rank, world_size=2) for rank in range(2)]
+    for first, second, want in zip(*parts, whole, strict=True):
+        assert same({name: torch.cat([first[name], second[name]]) for name in first}, want)
+
+
+def test_of_many_clips_only_those_drawn_are_read_and_only_some_are_kept(tmp_path, write_clip, monkeypatch):
+    one = write_clip(tmp_path / "one", count=2, encoded=True)
+    for number in range(8):
+        clips = [tmp_path / f"{number}-{i}.safetensors" for i in range(25)]
+        for path in clips:
+            path.hardlink_to(one)
+        write_tar(tmp_path / f"{number}.tar", clips, {})
+        for path in clips:
+            path.unlink()
+    read, read_contents = [], pairs.read_contents
+    monkeypatch.setattr(pairs, "read_contents", lambda entry: read.append(entry.name) or read_contents(entry))
+    monkeypatch.setattr(pairs, "_KEPT_FRAMES", 9)
+    made = Pairs(load_clips(tmp_path), 1, NO_AUGMENTATION, seed=0)
+    assert len(made.clips) == 200 and not read
+    for index in range(12):
+        made[index]
+        assert sum(len(clip) for clip in pairs._kept) <= 9
+    assert len(read) == len(set(read)) == 12
+    # Of two frames each, four clips fit: the last ones, and they are not read again.
+    latest = [clip for name in read[-4:] for clip in made.clips if clip.name == name]
+    assert [clip.landmarks.shape for clip in latest] == 4 * [(2, 478, 3)] and len(read) == 12
+    gone = next(clip for clip in made.clips if clip.name == read[0])
+    assert gone.pose.shape[0] == 2 and len(read) == 13
 
 
 def test_a_batch_becomes_what_the_networks_take(clip):
-    batch = next(iter(DataLoader(Pairs([clip], 2, Augmentation(), seed=0), 3)))
+    batch = next(iter(DataLoader(Pairs([clip], 2, Augmentation(), seed=0), batch_sampler=PairBatches(0, 3))))
     tensors = to_tensors(batch)
     assert {name: tuple(value.shape) for name, value in tensors.items()} == {
         "image": (3, 3, 256, 256),
@@ -207,8 +284,23 @@ def test_a_folders_clips_are_loaded_in_order(tmp_path, write_clip):
     assert [clip.identity for clip in load_clips(tmp_path)] == ["anna", "ben"]
 
 
+def test_tars_and_clips_of_their_own_are_read_from_one_folder(tmp_path, write_clip):
+    (tmp_path / ".clips-00001-of-00002").mkdir()  # not finished
+    one = write_clip(tmp_path / ".clips-00001-of-00002" / "cem.safetensors", "cem", encoded=True)
+    write_tar(tmp_path / "clips-00000-of-00002.tar", [one], {"dora": "no face"})
+    write_clip(tmp_path / "anna.safetensors")
+    with pytest.warns(UserWarning, match="1 of 2 tars"):
+        clips = load_clips(tmp_path)
+    assert [(clip.name, clip.identity, len(clip)) for clip in clips] == [("anna", "anna", 6), ("cem", "cem", 6)]
+    assert not any(clip.photos for clip in clips)
+    np.testing.assert_array_equal(clips[1].landmarks, PreparedClip(one).landmarks)
+    np.testing.assert_array_equal(clips[1].frame(3)[0], PreparedClip(one).frame(3)[0])
+
+
 def test_a_folder_without_clips_is_named(tmp_path):
-    for folder in (tmp_path, tmp_path / "absent"):
+    (tmp_path / "empty").mkdir()
+    write_tar(tmp_path / "empty" / "clips-00000-of-00001.tar", [], {"anna": "no face"})
+    for folder in (tmp_path, tmp_path / "absent", tmp_path / "empty"):
         with pytest.raises(MobileBilayerError, match=str(folder)):
             load_clips(folder)
 
@@ -236,7 +328,7 @@ def test_damaged_clips_are_named(tmp_path, write_clip):
 def test_clips_with_wrong_tensors_are_named(tmp_path, write_clip, name, tensor):
     write_clip(tmp_path / "anna.safetensors", **{name: tensor})
     with pytest.raises(MobileBilayerError, match=r"anna\.safetensors"):
-        load_clips(tmp_path)
+        [clip.pose for clip in load_clips(tmp_path)]  # shapes are seen at once, numbers when they are needed
 
 
 def test_a_clip_of_one_frame_makes_no_pairs(tmp_path, write_clip):

@@ -1,20 +1,23 @@
 """From videos and photos to prepared clips."""
 
 import os
+import shutil
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.capture.video import VideoWriter
 from mobile_bilayer.dataset import prepare as preparing
+from mobile_bilayer.dataset import shards
 from mobile_bilayer.dataset.pairs import load_clips
-from mobile_bilayer.dataset.prepare import Clip, find_clips, prepare
+from mobile_bilayer.dataset.prepare import Clip, Prepared, find_clips, parse_share, prepare
+from mobile_bilayer.dataset.shards import read_index
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.samples import sample_photo
 
@@ -176,17 +179,19 @@ def test_frames_alphas_and_landmarks_lie_on_each_other(tmp_path, monkeypatch, tu
     monkeypatch.setattr(preparing, "Landmarker", lambda video: nullcontext())
     monkeypatch.setattr(preparing, "detect_padded", lambda *_: next(upcoming))
     monkeypatch.setattr(preparing, "Segmenter", DotSegmenter)
-    assert prepare(tmp_path, tmp_path / "out", None, frames_per_second=5, jobs=1) == []
-    got = load_file(tmp_path / "out" / "photos_anna.safetensors")
+    assert prepare(tmp_path, tmp_path / "out", None, frames_per_second=5, jobs=1).left_out == []
+    (clip,) = load_clips(tmp_path / "out")
+    assert clip.name == "photos_anna" and clip.photos
     for i in range(2):
-        box = np.ptp(got["landmarks"][i, :, :2], axis=0)
+        points, (rgb, alpha) = clip.landmarks[i], clip.frame(i)
+        box = np.ptp(points[:, :2], axis=0)
         assert box.max() == pytest.approx(128, abs=0.01)  # 2 * 128 of 320 px are the head crop
-        assert got["landmarks"][i, :, :2].min(0) + box / 2 == pytest.approx([160, 160 + 128 / 6], abs=0.01)
-        for picture in (got["frames"][i, ..., 0], got["alphas"][i]):
+        assert points[:, :2].min(0) + box / 2 == pytest.approx([160, 160 + 128 / 6], abs=0.01)
+        for picture in (rgb[..., 0], alpha):
             bright, size = picture.astype(float), len(picture)
             places = (np.arange(size) + 0.5) * 320 / size
             middle = np.array([(bright * places).sum(), (bright * places[:, None]).sum()]) / bright.sum()
-            np.testing.assert_allclose(middle, got["landmarks"][i, landmark, :2], atol=0.15)
+            np.testing.assert_allclose(middle, points[landmark, :2], atol=0.15)
 
 
 @needs_models
@@ -195,26 +200,26 @@ def test_a_video_of_a_face_becomes_a_clip(tmp_path, face):
     videos.mkdir()
     write_video(videos / "anna.mp4", [moved(face, STEP_PX * i) for i in range(7)])
     write_video(videos / "wall.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3)
-    failures = prepare(videos, out, None, frames_per_second=5, jobs=1)
-    assert failures == ["wall: fewer than two frames with a face"]
-    assert [path.name for path in out.iterdir()] == ["anna.safetensors"]
+    result = prepare(videos, out, None, frames_per_second=5, jobs=1)
+    assert result == Prepared(1, 1, ["wall: fewer than two frames with a face"])
+    assert {path.name for path in out.iterdir()} == {"clips-00000-of-00001.tar", "prepare.json"}
 
     (clip,) = load_clips(out)
-    assert clip.identity == "anna" and len(clip) == 4  # 7 frames of 10 a second: every second one
-    got = load_file(out / "anna.safetensors")
+    assert clip.identity == "anna" and not clip.photos and len(clip) == 4  # 7 frames of 10 a second: every second one
+    landmarks, inside, (rgb, alpha) = clip.landmarks, clip.inside, clip.frame(0)
     # The photo's landmarks are known; the best affine map of them to the first frame's is that of the crop.
     known = sample_photo("astronaut")[1][:, :2] - [96, 0]
-    to_frame = np.linalg.lstsq(np.column_stack([known, np.ones(478)]), got["landmarks"][0, :, :2])[0].T
+    to_frame = np.linalg.lstsq(np.column_stack([known, np.ones(478)]), landmarks[0, :, :2])[0].T
     zoom = to_frame[0, 0]
     np.testing.assert_allclose(to_frame[:, :2], zoom * np.eye(2), atol=0.02)
     # By the crop's rule the face's larger side is 128 px, but that its box is the median of all frames'.
-    assert np.ptp(got["landmarks"][0, :, :2], axis=0).max() == pytest.approx(128, rel=0.04)
+    assert np.ptp(landmarks[0, :, :2], axis=0).max() == pytest.approx(128, rel=0.04)
     # One box for the clip: the face moves in it as in the video.
-    ways = np.diff(got["landmarks"].mean(1)[:, :2], axis=0)
+    ways = np.diff(landmarks.mean(1)[:, :2], axis=0)
     np.testing.assert_allclose(ways, np.tile([2 * STEP_PX * zoom, 0], (3, 1)), atol=1)
     # The video's upper right corner is in the frame, at (right, top) of `inside`; the others lie beyond it.
-    assert (got["inside"] == got["inside"][0]).all()
-    left, top, right, bottom = got["inside"][0]
+    assert (inside == inside[0]).all()
+    left, top, right, bottom = inside[0]
     assert left == 0 and bottom == 320 and 0 < top < right < 320
 
     def unlike(zoom: float, right_px: float = 0, down_px: float = 0) -> float:
@@ -222,14 +227,14 @@ def test_a_video_of_a_face_becomes_a_clip(tmp_path, face):
         matrix = np.array([[zoom, 0, right - zoom * 256 + right_px], [0, zoom, top + down_px]])
         matrix[:, 2] += (zoom - 1) / 2  # between pixel centres
         want = cv2.warpAffine(face, matrix, (320, 320), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        return np.abs(got["frames"][0].astype(int) - want)[100:220, 100:220].mean()
+        return np.abs(rgb.astype(int) - want)[100:220, 100:220].mean()
 
     zoom = min(zoom * np.linspace(0.98, 1.02, 21), key=unlike)
     asides = ((0.75, 0), (-0.75, 0), (0, 0.75), (0, -0.75))
     assert all(unlike(zoom) < unlike(zoom, *aside) for aside in asides)
     # The person, and not the wall.
-    nose = (got["landmarks"][0, 1, :2] / 2).astype(int)
-    assert got["alphas"][0, nose[1], nose[0]] > 230 and got["alphas"][0].min() < 25
+    nose = (landmarks[0, 1, :2] / 2).astype(int)
+    assert alpha[nose[1], nose[0]] > 230 and alpha.min() < 25
 
 
 @needs_models
@@ -237,39 +242,11 @@ def test_photos_get_a_box_each(tmp_path, face):
     write_image(tmp_path / "1.png", face)
     write_image(tmp_path / "2.jpg", cv2.resize(moved(face, 30), (400, 400), interpolation=cv2.INTER_CUBIC))
     write_index(tmp_path, HEADER + "1.png,anna,train,photo,CC0\n2.jpg,anna,train,photo,CC0\n")
-    assert prepare(tmp_path, tmp_path / "out", "train", frames_per_second=5, jobs=1) == []
+    assert prepare(tmp_path, tmp_path / "out", "train", frames_per_second=5, jobs=1).left_out == []
     (clip,) = load_clips(tmp_path / "out")
     np.testing.assert_allclose(clip.landmarks[0], clip.landmarks[1], atol=2.5)
     box = np.ptp(clip.landmarks[..., :2], axis=1).max(-1)
     np.testing.assert_allclose(box, 128, atol=0.01)
-
-
-@needs_models
-def test_a_second_run_keeps_what_is_finished_and_does_the_rest(tmp_path, face):
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    videos.mkdir()
-    write_video(videos / "anna.mp4", [face, moved(face, 5)])
-    prepare(videos, out, None, 10, jobs=1)
-    before = (out / "anna.safetensors").stat().st_mtime_ns
-    write_video(videos / "ben.mp4", [moved(face, 5), face])
-    prepare(videos, out, None, 10, jobs=1)
-    assert (out / "anna.safetensors").stat().st_mtime_ns == before
-    assert {path.name for path in out.iterdir()} == {"anna.safetensors", "ben.safetensors"}
-
-
-@needs_models
-def test_what_is_interrupted_leaves_nothing_behind(tmp_path, face, monkeypatch):
-    write_video(tmp_path / "anna.mp4", [face, moved(face, 5)])
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    for name in ("Segmenter", "save"):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(preparing, name, interrupted)
-            prepare(tmp_path, tmp_path / "out", None, 10, jobs=1)
-        assert not list((tmp_path / "out").iterdir())
-    assert prepare(tmp_path, tmp_path / "out", None, 10, jobs=1) == []
 
 
 @needs_models
@@ -278,7 +255,203 @@ def test_several_at_once_give_what_one_after_the_other_gives(tmp_path, face):
     videos.mkdir()
     write_video(videos / "anna.mp4", [face, moved(face, 5)])
     (videos / "ben.mp4").write_bytes(b"not a video")
-    failures = [prepare(videos, tmp_path / str(jobs), None, 10, jobs) for jobs in (1, 2)]
-    assert failures[0] == failures[1] and len(failures[0]) == 1 and failures[0][0].startswith("ben: ")
-    one, two = (load_file(tmp_path / jobs / "anna.safetensors") for jobs in "12")
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    results = [prepare(videos, tmp_path / str(jobs), None, 10, jobs) for jobs in (1, 2)]
+    assert results[0] == results[1] and results[0].clips == 1
+    assert len(results[0].left_out) == 1 and results[0].left_out[0].startswith("ben: ")
+    one, two = (tmp_path / jobs / "clips-00000-of-00001.tar" for jobs in "12")
+    assert one.read_bytes() == two.read_bytes()
+
+
+@needs_models
+def test_what_is_interrupted_leaves_no_clip_behind(tmp_path, face, monkeypatch):
+    write_video(tmp_path / "anna.mp4", [face, moved(face, 5)])
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for name in ("Segmenter", "encode_frame", "encode_clip", "write_tar"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(preparing, name, interrupted)
+            prepare(tmp_path, tmp_path / "out", None, 10, jobs=1)
+        with pytest.raises(MobileBilayerError, match="no prepared clips"):
+            load_clips(tmp_path / "out")
+    assert prepare(tmp_path, tmp_path / "out", None, 10, jobs=1) == Prepared(1, 1, [])
+
+
+FIVE = ("anna", "ben", "cem", "dora", "eve")
+NO_FACE = "fewer than two frames with a face"
+
+
+@pytest.fixture
+def work(tmp_path, write_clip, monkeypatch) -> SimpleNamespace:
+    """Five videos, two in a tar, and a stand-in for what looks at them: dora fails.
+
+    tried  the names it was called for; it is interrupted at `stop_at`, as by Ctrl-C
+    """
+    videos = tmp_path / "videos"
+    touch(videos, *(f"{name}.mp4" for name in FIVE))
+    clips = {name: write_clip(tmp_path / name, name, count=2, encoded=True) for name in FIVE}
+    given = SimpleNamespace(videos=videos, out=tmp_path / "out", tried=[], stop_at=None)
+
+    def prepare_clip(clip: Clip, path: Path, _: float) -> str | None:
+        given.tried.append(clip.name)
+        if clip.name == given.stop_at:
+            raise KeyboardInterrupt
+        if clip.name == "dora":
+            return NO_FACE
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(clips[clip.name], path)
+        return None
+
+    monkeypatch.setattr(preparing, "CLIPS_PER_TAR", 2)
+    monkeypatch.setattr(preparing, "_prepare_clip", prepare_clip)
+    return given
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_neighbours_share_a_tar_and_who_failed_is_written_down(work):
+    seen = []
+    result = prepare(work.videos, work.out, None, 5, jobs=1, on_progress=lambda *now: seen.append(now))
+    assert result == Prepared(4, 3, [f"dora: {NO_FACE}"])
+    tars = [work.out / f"clips-0000{i}-of-00003.tar" for i in range(3)]
+    assert set(work.out.iterdir()) == {*tars, work.out / "prepare.json"}
+    indices = [read_index(tar) for tar in tars]
+    assert [[entry.name for entry in entries] for entries, _ in indices] == [["anna", "ben"], ["cem"], ["eve"]]
+    assert [left_out for _, left_out in indices] == [{}, {"dora": NO_FACE}, {}]
+    assert [clip.identity for clip in load_clips(work.out)] == ["anna", "ben", "cem", "eve"]
+    assert seen[-2:] == [("Clips", 5, 5), ("Tars", 3, 3)]
+
+
+def test_a_second_run_does_nothing_again_but_the_clips_of_a_tar_that_was_deleted(work):
+    first = prepare(work.videos, work.out, None, 5, jobs=1)
+    before = {path: path.stat().st_mtime_ns for path in work.out.iterdir()}
+    work.tried.clear()
+    assert prepare(work.videos, work.out, None, 5, jobs=1) == first
+    assert work.tried == [] and {path: path.stat().st_mtime_ns for path in work.out.iterdir()} == before
+    (work.out / "clips-00001-of-00003.tar").unlink()
+    assert prepare(work.videos, work.out, None, 5, jobs=1) == first
+    assert work.tried == ["cem", "dora"]
+
+
+@pytest.mark.parametrize("stop_at", FIVE)
+def test_a_run_that_is_stopped_at_a_clip_goes_on_with_it(work, stop_at):
+    prepare(work.videos, work.out.with_name("whole"), None, 5, jobs=1)
+    work.tried.clear()
+    work.stop_at = stop_at
+    with pytest.raises(KeyboardInterrupt):
+        prepare(work.videos, work.out, None, 5, jobs=1)
+    at = FIVE.index(stop_at)
+    tars = [path.name for path in sorted(work.out.glob("*.tar"))]
+    assert tars == [f"clips-0000{i}-of-00003.tar" for i in range(at // 2)]  # only whole ones
+    work.stop_at = None
+    prepare(work.videos, work.out, None, 5, jobs=1)
+    assert work.tried == [*FIVE[: at + 1], *FIVE[at:]]
+    assert contents(work.out) == contents(work.out.with_name("whole"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(shards.tarfile.TarFile, "addfile"), (shards.tarfile.TarFile, "close"), (shutil, "rmtree")]
+)
+def test_a_run_that_is_killed_while_it_joins_clips_prepares_none_again(work, monkeypatch, module, name):
+    prepare(work.videos, work.out.with_name("whole"), None, 5, jobs=1)
+    work.tried.clear()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, killed)
+        prepare(work.videos, work.out, None, 5, jobs=1)
+    for tar in work.out.glob("*.tar"):
+        assert tar.read_bytes() == work.out.with_name("whole").joinpath(tar.name).read_bytes()
+    prepare(work.videos, work.out, None, 5, jobs=1)
+    assert work.tried == [*FIVE]
+    assert contents(work.out) == contents(work.out.with_name("whole"))
+
+
+def test_several_jobs_fill_one_folder(work):
+    prepare(work.videos, work.out.with_name("whole"), None, 5, jobs=1)
+    work.tried.clear()
+    results = [prepare(work.videos, work.out, None, 5, jobs=1, share=(number, 2)) for number in (2, 1)]
+    assert work.tried == ["cem", "dora", "anna", "ben", "eve"]
+    assert results == [Prepared(1, 1, [f"dora: {NO_FACE}"]), Prepared(3, 2, [])]
+    assert prepare(work.videos, work.out, None, 5, jobs=1, share=(7, 7)) == Prepared(0, 0, [])
+    assert contents(work.out) == contents(work.out.with_name("whole"))
+
+
+def test_a_share_counts_from_one():
+    assert parse_share("1/1") == (1, 1) and parse_share("2/8") == (2, 8)
+    for text in ("0/8", "9/8", "2", "/8", "2/", "-1/8", "a/b", "1/0", "1/2/3"):
+        with pytest.raises(MobileBilayerError, match="1/N to N/N"):
+            parse_share(text)
+
+
+def test_a_folder_that_was_for_something_else_is_refused(work):
+    write_index(work.videos, HEADER + "".join(f"{name}.mp4,{name},train,video,CC0\n" for name in FIVE))
+    prepare(work.videos, work.out, "train", 5, jobs=1)
+    before = contents(work.out)
+    with pytest.raises(MobileBilayerError, match=r"out was prepared.*\(fps 5\.0, now 8\.0\)"):
+        prepare(work.videos, work.out, "train", 8, jobs=1)
+    with pytest.raises(MobileBilayerError, match="split train, now None"):
+        prepare(work.videos, work.out, None, 5, jobs=1)
+    write_index(work.videos, (work.videos / "index.csv").read_text().replace("anna,train", "anja,train"))
+    with pytest.raises(MobileBilayerError, match=r"\(clip_list_sha256"):  # as many, but not the same
+        prepare(work.videos, work.out, "train", 5, jobs=1)
+    (work.videos / "index.csv").unlink()
+    touch(work.videos, "fay.mp4")
+    with pytest.raises(MobileBilayerError, match="clips 5, now 6"):
+        prepare(work.videos, work.out, None, 5, jobs=1)
+    assert contents(work.out) == before
+    (work.out / "prepare.json").write_text("{")
+    with pytest.raises(MobileBilayerError, match=r"prepare\.json is damaged"):
+        prepare(work.videos, work.out, None, 5, jobs=1)
+
+
+def test_a_folder_of_clips_from_before_there_were_tars_is_not_added_to(work, write_clip):
+    work.out.mkdir()
+    write_clip(work.out / "anna.safetensors")
+    with pytest.raises(MobileBilayerError, match="no prepare.json"):
+        prepare(work.videos, work.out, None, 5, jobs=1)
+    assert [clip.name for clip in load_clips(work.out)] == ["anna"] and len(contents(work.out)) == 1
+
+
+def without_models(monkeypatch) -> None:
+    monkeypatch.setattr(preparing, "Landmarker", lambda video: nullcontext())
+    monkeypatch.setattr(preparing, "Segmenter", DotSegmenter)
+
+
+def test_what_is_no_clips_fault_stops_the_run_and_is_not_held_against_it(tmp_path, monkeypatch):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    touch(videos, "anna.mp4", "ben.mp4")
+
+    def offline(**_):
+        raise MobileBilayerError("the model can't be downloaded")
+
+    with monkeypatch.context() as patch, pytest.raises(MobileBilayerError, match="downloaded"):
+        patch.setattr(preparing, "Landmarker", offline)
+        prepare(videos, out, None, 5, jobs=1)
+    without_models(monkeypatch)
+
+    def unplugged(clip: Clip, *_):
+        for path in videos.iterdir():
+            path.unlink()
+        raise MobileBilayerError(f"{clip.files[0]} can't be read")
+
+    with monkeypatch.context() as patch, pytest.raises(MobileBilayerError, match=r"anna\.mp4.*is gone"):
+        patch.setattr(preparing, "_content", unplugged)
+        prepare(videos, out, None, 5, jobs=1)
+    touch(videos, "anna.mp4", "ben.mp4")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(MobileBilayerError, match="No space left.*run again"):
+        patch.setattr(preparing, "_content", lambda *_: b"a clip")
+        patch.setattr(Path, "write_bytes", full)
+        prepare(videos, out, None, 5, jobs=1)
+    assert not list(out.glob("**/*.left-out"))
+    # Empty videos, though, are their own fault.
+    assert [reason[:6] for reason in prepare(videos, out, None, 5, jobs=1).left_out] == ["anna: ", "ben: /"]

@@ -1,0 +1,170 @@
+"""How far a render is from the real frame: in pixels, to people's eyes, in landmarks, to a face recogniser.
+
+Every measure takes N renders and N targets and gives (N,) numbers, one a pair. Pictures are (N, 3, H, W) in [0, 1];
+those of faces are single (H, W, 3) uint8 RGB, as detectors take them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from mobile_bilayer.perceptual import Lpips
+from mobile_bilayer.pose.keypoints import keypoints_68
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means, for tables and reports."""
+
+    title: str
+    better: Literal["lower", "higher"]
+    digits: int  # worth showing behind the point
+    meaning: str
+
+
+PIXEL_METRICS = {
+    "l1": Metric("L1", "lower", 4, "mean |difference| of [0, 1] where the target is picture and not padding"),
+    "mouth_and_eyes": Metric("mouth, eyes", "lower", 4, "the same in the target's mouth and eyes and a little around"),
+    "lpips": Metric("LPIPS", "lower", 4, "LPIPS 0.1, SqueezeNet 1.1, whole frame"),
+    "ssim": Metric(
+        "SSIM", "higher", 3,
+        "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03; mean of RGB, whole frame, borders mirrored",
+    ),
+    "psnr": Metric("PSNR dB", "higher", 2, "dB, whole frame; 100 at most"),
+}
+FACE_METRICS = {
+    "keypoints": Metric(
+        "keypoints %", "lower", 2,
+        "mean distance of 468 landmarks detected anew in both frames, % of the target's outer eye corners' distance",
+    ),
+    "identity": Metric(
+        "identity", "lower", 3, "L2 distance of dlib's 128 numbers; of one person some 0.3, of two some 0.85"
+    ),
+}  # fmt: skip
+METRICS = PIXEL_METRICS | FACE_METRICS
+
+SKIN = slice(0, 468)  # of the 478; the irises behind them follow the gaze more than the face
+OUTER_EYE_CORNERS = (33, 263)
+PSNR_LIMIT_DB = 100.0  # of equal pictures, whose true value would make every mean infinite
+
+
+def l1(render: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Mean absolute difference of the pixels that `where` (N, 1, H, W) bool says; 0 where there are none."""
+    error = (render - target).abs().mean(1, keepdim=True) * where
+    return error.sum((1, 2, 3)) / where.sum((1, 2, 3)).clamp(min=1)
+
+
+def ssim(render: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity as its authors computed it: `METRICS["ssim"].meaning`."""
+    # A single pair would come back without its dimension.
+    return structural_similarity_index_measure(
+        render, target, sigma=1.5, data_range=1.0, k1=0.01, k2=0.03, reduction="none"
+    ).reshape(-1)
+
+
+def psnr(render: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, `PSNR_LIMIT_DB` at most."""
+    ratio = peak_signal_noise_ratio(render, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    return ratio.clamp(max=PSNR_LIMIT_DB)
+
+
+class PixelMeasures:
+    """All of `PIXEL_METRICS`."""
+
+    def __init__(self) -> None:
+        self._lpips = Lpips()
+
+    @torch.no_grad()
+    def __call__(self, render: Tensor, target: Tensor, weight: Tensor) -> dict[str, np.ndarray]:
+        """weight (N, 1, H, W): 0 outside the picture, 1 in it, more in mouth and eyes, as `to_tensors` gives it."""
+        values = {
+            "l1": l1(render, target, weight > 0.5),
+            "mouth_and_eyes": l1(render, target, weight > 2),
+            "lpips": self._lpips(render * 2 - 1, target * 2 - 1),
+            "ssim": ssim(render, target),
+            "psnr": psnr(render, target),
+        }
+        return {name: value.double().numpy() for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a detector and a recogniser see in a picture.
+
+    landmarks   (478, 3) float32, pixels
+    descriptor  (128,) float64
+    """
+
+    landmarks: np.ndarray
+    descriptor: np.ndarray
+
+
+def keypoint_distance(render: np.ndarray, target: np.ndarray) -> float:
+    """Mean distance of the landmarks (478, 2 or 3) in the plane, in % of that of the target's outer eye corners."""
+    right, left = target[list(OUTER_EYE_CORNERS), :2]
+    apart = np.linalg.norm(render[SKIN, :2] - target[SKIN, :2], axis=1)
+    return float(100 * apart.mean() / np.linalg.norm(right - left))
+
+
+def identity_distance(render: np.ndarray, target: np.ndarray) -> float:
+    """L2 distance of two descriptors (128,)."""
+    return float(np.linalg.norm(render - target))
+
+
+class FaceMeasures:
+    """All of `FACE_METRICS`: detects and describes faces. A context manager, for the detector's sake."""
+
+    def __init__(self) -> None:
+        # Here and not above: only who measures faces needs a recogniser, or a landmark model on this machine. No
+        # network sees what they say; they look at finished pictures as a person would.
+        import dlib
+
+        from mobile_bilayer.capture.landmarker import Landmarker
+
+        # Importing face_recognition_models would need setuptools' old pkg_resources; the file alone is enough.
+        package = importlib.metadata.distribution("face_recognition_models")
+        weights = package.locate_file("face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat")
+        self._dlib = dlib
+        self._recogniser = dlib.face_recognition_model_v1(str(weights))
+        self._landmarker = Landmarker(video=False)
+
+    def __enter__(self) -> FaceMeasures:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._landmarker.__exit__(*exc)
+
+    def look(self, rgb: np.ndarray) -> Face | None:
+        """The face of a picture (H, W, 3) uint8 RGB, or None where there is none."""
+        from mobile_bilayer.capture.landmarker import detect_padded
+
+        landmarks = detect_padded(self._landmarker, rgb)
+        return None if landmarks is None else Face(landmarks, self.describe(rgb, landmarks))
+
+    def describe(self, rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """dlib's descriptor (128,) float64 of the face at these landmarks (478, 2 or 3)."""
+        dlib = self._dlib
+        # Ours call pixel 0's centre 0.5, dlib's 0, and dlib's are whole.
+        points = np.rint(keypoints_68(landmarks)[:, :2] - 0.5).astype(int)
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        where = dlib.full_object_detection(
+            dlib.rectangle(left, top, right, bottom), [dlib.point(x, y) for x, y in points.tolist()]
+        )
+        return np.array(self._recogniser.compute_face_descriptor(rgb, where))
+
+    def __call__(self, renders: Sequence[np.ndarray], targets: Sequence[Face | None]) -> dict[str, np.ndarray]:
+        """NaN where a render or its target shows no face."""
+        values = np.full((2, len(renders)), np.nan)
+        for i, (rgb, target) in enumerate(zip(renders, targets, strict=True)):
+            if target is not None and (face := self.look(rgb)) is not None:
+                values[0, i] = keypoint_distance(face.landmarks, target.landmarks)
+                values[1, i] = identity_distance(face.descriptor, target.descriptor)
+        return dict(zip(FACE_METRICS, values, strict=True))

@@ -1,0 +1,111 @@
+"""`mobile-bilayer evaluate fidelity` on two tiny clips."""
+
+import importlib.metadata
+import json
+import os
+import sys
+
+import pytest
+
+pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evaluation]")
+from mobile_bilayer import cli
+from mobile_bilayer.capture.images import read_image
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("MOBILE_BILAYER_MODELS"), reason="MOBILE_BILAYER_MODELS names no folder with the models"
+)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """run("--quick"): exit code, stdout and stderr of `evaluate fidelity clips`, in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", "evaluate", "fidelity", "clips", *options.split()])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capfd.readouterr()
+        return left.value.code, out, err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def clips(tmp_path, write_portrait):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("astronaut", "grace_hopper"):
+        write_portrait(folder / f"{name}.safetensors", name, (0, 4))
+    return folder
+
+
+def cells(out: str, method: str) -> list[str]:
+    (line,) = [line for line in out.splitlines() if line.startswith(method)]
+    return line.removeprefix(method).split()
+
+
+def test_the_table_fits_80_columns_and_says_what_the_report_says(run, tmp_path):
+    pytest.importorskip("dlib", reason="knowing faces again needs mobile-bilayer[evaluation]")
+    code, out, err = run("--targets 1 --json fidelity.json --sheet sheet.png")
+    assert (code, err) == (0, "")
+    assert "2 pairs of 2 clips, 2 people" in out and out.endswith("fidelity.json\nsheet.png\n")
+    assert max(map(len, out.splitlines())) <= 80 and "…" not in out
+    report = json.loads((tmp_path / "fidelity.json").read_text("utf-8"))
+    assert list(report["methods"]) == ["static photo", "landmark warp", "student"]
+    assert report["methods"]["student"]["made_by"].startswith("student-S-256-int8-xnnpack")
+    names = ("l1", "mouth_and_eyes", "lpips", "ssim", "psnr", "keypoints", "identity")
+    for method, row in report["methods"].items():
+        *shown, lost = cells(out, method)
+        assert [float(number) for number in shown] == pytest.approx([row[name]["mean"] for name in names], abs=6e-3)
+        assert lost == "0"
+    assert read_image(tmp_path / "sheet.png").shape == (24 + 2 * 256, 5 * 256, 3)
+
+
+def hide(package: str, monkeypatch) -> None:
+    """As if it were not installed: to import, or to find by its name."""
+    found = importlib.metadata.distribution
+
+    def distribution(name: str):
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+
+
+@pytest.mark.parametrize("package", ["dlib", "face_recognition_models"])
+def test_without_the_recogniser_the_extra_is_named_and_quick_does_without(run, monkeypatch, tmp_path, package):
+    if package != "dlib":
+        pytest.importorskip("dlib", reason="knowing faces again needs mobile-bilayer[evaluation]")
+    hide(package, monkeypatch)
+    code, out, err = run("--json fidelity.json")
+    assert (code, out) == (2, "") and not (tmp_path / "fidelity.json").exists()
+    assert err.startswith(f"error: This needs the package {package}. ") and err.count("\n") == 1
+    assert "'mobile-bilayer[evaluation]'" in err
+
+    code, out, err = run("--targets 1 --quick --json fidelity.json")
+    assert (code, err) == (0, "")
+    assert len(cells(out, "student")) == 5 and "keypoints" not in out
+    report = json.loads((tmp_path / "fidelity.json").read_text("utf-8"))
+    assert report["settings"]["quick"] and report["targets_lost"] is None
+    assert set(report["metrics"]) == {"l1", "mouth_and_eyes", "lpips", "ssim", "psnr"}
+    assert report["methods"]["student"]["lost"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--json fidelity.txt", "must end in .json"),
+        ("--json nowhere/fidelity.json", "does not exist"),
+        ("--targets 0", "0 targets"),
+        ("--bundle nowhere", "nowhere does not exist"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(run, tmp_path, options, words):
+    code, out, err = run(options)
+    assert (code, out) == (2, "") and words in err and err.startswith("error: ") and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
