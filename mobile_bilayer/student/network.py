@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mobile_bilayer.batch_norm import BatchNorm
 from mobile_bilayer.compositing import Layers, bilinear_matrix
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
@@ -69,13 +70,13 @@ class AvatarCode(NamedTuple):
 
 def conv(inputs: int, outputs: int, stride: int = 1, act: bool = True) -> nn.Sequential:
     """3x3 convolution, batch norm (folded when exported), ReLU: what int8 kernels like best."""
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), BatchNorm(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if act else []))
 
 
 def mix(inputs: int, outputs: int) -> nn.Sequential:
     """1x1 convolution and batch norm, to change the number of channels."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm(outputs))
 
 
 def _of_batch(values: Tensor, batch: int) -> Tensor:
