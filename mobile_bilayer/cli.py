@@ -28,6 +28,8 @@ train_app = typer.Typer(help="Train networks of your own.", no_args_is_help=True
 evaluate_app = typer.Typer(help="Measure how good a bundle is.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+teacher_app = typer.Typer(help="The paper's full-size networks.", no_args_is_help=True)
+app.add_typer(teacher_app, name="teacher")
 
 out = Console()
 
@@ -193,6 +195,78 @@ def student(
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
+@train_app.command(
+    epilog="Examples:  mobile-bilayer train teacher prepared/ -o runs/teacher --minutes 120  ·  "
+    "mobile-bilayer train teacher shards/ -o runs/gan --steps 100000 --devices 4 --loss gan=0.5 --loss feature_matching=10  ·  "
+    "torchrun --nproc-per-node 8 $(which mobile-bilayer) train teacher shards/ -o runs/paper --prior none --steps 500000"
+)
+def teacher(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, logs and sheets; continued if it is there.")],
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
+    prior: Annotated[str, typer.Option(help="landmark: starts from the landmark warp; none: the paper's networks.")] = "landmark",
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Begin with a teacher's weights, or a student's for the coarse stage.")
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=WEIGHT, again and again; 0 switches off. "
+            "l1, lpips, lf, mask, alpha, gan, feature_matching, vgg19, vggface.",
+            show_default=False,
+        ),
+    ] = None,
+    vgg19: Annotated[Path | None, typer.Option(help="VGG19's weights (torchvision), for its loss; the paper's weight is 10.")] = None,
+    vggface: Annotated[Path | None, typer.Option(help="VGGFace's weights, for its loss; the paper's weight is 0.01.")] = None,
+    sources: Annotated[int | None, typer.Option(help="Of a step, all processes together.", show_default=False)] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.", show_default=False)] = None,
+    devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read data, of each training process.")] = 1,
+    sheet_every: Annotated[int, typer.Option(help="Steps between validations, each with a sheet.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
+) -> None:
+    """Train the full-size teacher. Ctrl-C is safe: the same command continues where it stopped."""
+    from dataclasses import replace
+
+    with _extra("train"):
+        from mobile_bilayer.training.teacher import PAPER_TRAINING, TeacherTraining, train_teacher
+    from mobile_bilayer.teacher import TeacherConfig
+    from mobile_bilayer.teacher.landmark import LANDMARK
+
+    shapes = {"landmark": (LANDMARK, TeacherTraining()), "none": (TeacherConfig(enhancer_steps=0), PAPER_TRAINING)}
+    if prior not in shapes:
+        raise MobileBilayerError(f"There is no prior {prior!r}. Choose one of {', '.join(shapes)}.")
+    config, training = shapes[prior]
+    losses = dict(training.losses)
+    for given in loss or []:
+        name, _, weight = given.partition("=")
+        try:
+            losses[name] = float(weight)
+        except ValueError as error:
+            raise MobileBilayerError(f"--loss {given} is not NAME=WEIGHT. Try --loss gan=0.5.") from error
+    chosen = {"sources": sources, "learning_rate": rate}
+    training = replace(training, losses=losses, seed=seed, **{k: v for k, v in chosen.items() if v is not None})
+    path = train_teacher(
+        prepared,
+        output,
+        config,
+        training,
+        steps=steps,
+        minutes=minutes,
+        start=start,
+        vgg19=vgg19,
+        vggface=vggface,
+        workers=workers,
+        devices=devices,
+        precision=precision,
+        sheet_every=sheet_every,
+    )
+    if path.exists():
+        out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
 @app.command(epilog="Example:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle")
 def export(
     weights: Annotated[Path, typer.Argument(help="What `train student` wrote.")],
@@ -261,6 +335,22 @@ def fidelity(
     if sheet is not None:
         write_image(sheet, result.sheet)
         out.print(str(sheet), soft_wrap=True)
+
+
+@teacher_app.command("import", epilog="Example:  mobile-bilayer teacher import runs/ -o teacher.safetensors")
+def import_teacher(
+    runs: Annotated[Path, typer.Argument(help="Folder that holds the run folders of the public checkpoints.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, NAME.safetensors.")],
+) -> None:
+    """Make one file of the paper's public checkpoints."""
+    from mobile_bilayer.teacher import import_public
+
+    report = import_public(runs, output)
+    for network in report.networks:
+        out.print(f"{network.name:<20} {network.loaded} of {network.total} tensors, {network.path.name}", soft_wrap=True)
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
 @contextmanager

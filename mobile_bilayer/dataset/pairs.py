@@ -28,6 +28,7 @@ from mobile_bilayer.dataset.shards import (
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
 from mobile_bilayer.pose.head import HEAD_POINTS, TORSO_POINTS, fit_head, mirrored_points
+from mobile_bilayer.pose.keypoints import MIRRORED_68, keypoints_68
 from mobile_bilayer.pose.landmarks import LEFT_EYE, LIPS, MESH, RIGHT_EYE
 
 IMAGE_PX = 256
@@ -168,9 +169,9 @@ def make_example(
 ) -> dict[str, np.ndarray]:
     """One source and several targets in its crop.
 
-    image (256, 256, 3) uint8, alpha (128, 128) uint8, source_points (K, 2); and for each of T targets:
-    target (T, 256, 256, 3), target_alpha (T, 128, 128), background (T, 256, 256, 3) uint8, points (T, K, 2),
-    weight (T, 256, 256) uint8: 0 outside the picture, 10 in it, up to 90 in mouth and eyes.
+    image (256, 256, 3) uint8, alpha (128, 128) uint8, source_points (K, 2), source_keypoints (68, 2); and for each of
+    T targets: target (T, 256, 256, 3), target_alpha (T, 128, 128), background (T, 256, 256, 3) uint8, points (T, K, 2),
+    keypoints (T, 68, 2), weight (T, 256, 256) uint8: 0 outside the picture, 10 in it, up to 90 in mouth and eyes.
     """
     rgb, alpha = clip.frame(source)
     crop = head_crop(clip.landmarks[source])
@@ -200,9 +201,10 @@ def make_example(
         "image": _warp(rgb, to_source),
         "alpha": alpha_at(to_source, alpha),
         "source_points": _apply(to_source, np.concatenate([clip.points[source], torso])),
+        "source_keypoints": _apply(to_source, keypoints_68(clip.landmarks[source])),
     }
     per_target: dict[str, list[np.ndarray]] = {
-        k: [] for k in ("target", "target_alpha", "background", "points", "weight")
+        k: [] for k in ("target", "target_alpha", "background", "points", "keypoints", "weight")
     }
     for index in targets:
         to_target = to_source
@@ -221,6 +223,7 @@ def make_example(
         per_target["background"].append(_warp(behind, to_target))
         points = np.concatenate([clip.points[index], torso])
         per_target["points"].append(_apply(to_target, points))
+        per_target["keypoints"].append(_apply(to_target, keypoints_68(clip.landmarks[index])))
         left, top, right, bottom = clip.inside[index]
         inside = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
         inside[int(np.ceil(top)) : int(bottom), int(np.ceil(left)) : int(right)] = 255
@@ -238,7 +241,7 @@ def make_example(
         twins = mirrored_points()
         for name, value in out.items():
             if name.endswith("points"):
-                out[name] = value[..., twins, :] * np.array([-1, 1], np.float32)
+                out[name] = value[..., MIRRORED_68 if name.endswith("keypoints") else twins, :] * np.array([-1, 1], np.float32)
             else:
                 axis = {"image": 1, "alpha": 1}.get(name, 2)
                 out[name] = np.ascontiguousarray(np.flip(value, axis))
@@ -321,7 +324,7 @@ def to_tensors(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Collated uint8 pictures to what the networks take: (B, 3, 256, 256) in [0, 1]; targets flattened to B * T."""
     out = {}
     for name, value in batch.items():
-        if name in ("target", "target_alpha", "background", "points", "weight"):
+        if name in ("target", "target_alpha", "background", "points", "keypoints", "weight"):
             value = value.flatten(0, 1)
         if name in ("image", "target", "background"):
             value = value.permute(0, 3, 1, 2).float() / 255

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-import pickle
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,14 +14,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.dataset.pairs import (
     NO_AUGMENTATION,
     Augmentation,
-    PairBatches,
     Pairs,
     PreparedClip,
     load_clips,
@@ -37,6 +31,16 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import load_student, save_student
+from mobile_bilayer.training.run import (
+    Budget,
+    Log,
+    batches,
+    cosine_rate,
+    moving_average,
+    read_checkpoint,
+    split,
+    write_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,6 @@ class TrainingConfig:
             raise MobileBilayerError(
                 f"held_out is {self.held_out} and warm_up_steps {self.warm_up_steps}; they must be at least 0 and 1."
             )
-
-
-def split(clips: list[PreparedClip], held_out: int) -> tuple[list[PreparedClip], list[PreparedClip]]:
-    """Training and validation clips, of different people; with few people, validation shows the training clips."""
-    people = sorted({clip.identity for clip in clips})
-    if not held_out or len(people) < 4 * held_out:
-        return clips, clips
-    kept = set(people[:: len(people) // held_out][:held_out])
-    return [c for c in clips if c.identity not in kept], [c for c in clips if c.identity in kept]
 
 
 def validation_batch(clips: list[PreparedClip], pairs: int, seed: int) -> dict[str, Tensor]:
@@ -151,28 +146,6 @@ def validate(student: Student, batch: dict[str, Tensor], lpips: Lpips) -> tuple[
     return metrics, cv2.resize(rgb, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
 
 
-def _moving_average(decay: float):
-    """Exponential, over a window that grows with the number of steps at first."""
-
-    def update(averaged: list[Tensor], current: list[Tensor], number: Tensor | int) -> None:
-        keep = min(decay, (1 + int(number)) / (10 + int(number)))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - keep)
-            else:
-                mean.copy_(value)
-
-    return update
-
-
-def _batches(loader: DataLoader, fabric: Fabric) -> Iterator[dict[str, Tensor]]:
-    try:
-        for batch in loader:
-            yield to_tensors(fabric.to_device(batch))
-    except MobileBilayerError as error:  # out of a worker it comes with the worker's traceback before it
-        raise MobileBilayerError(str(error).rsplit("MobileBilayerError: ", 1)[-1].strip()) from error
-
-
 def train_student(
     prepared: Path,
     out: Path,
@@ -191,10 +164,7 @@ def train_student(
     learning rate follows whichever of the two limits is nearer. `start` names weights to begin with instead of
     random ones; a checkpoint in `out` comes first.
     """
-    if steps is None and minutes is None:
-        raise MobileBilayerError("Training needs an end: give --steps, --minutes or both.")
-    if any(end is not None and not end > 0 for end in (steps, minutes)):
-        raise MobileBilayerError(f"Training was to end after {steps} steps or {minutes} minutes; give more than 0.")
+    budget = Budget(steps, minutes)
     torch.set_flush_denormal(True)
     fabric = Fabric(accelerator="auto", devices=1)
     fabric.seed_everything(training.seed, verbose=False)
@@ -220,93 +190,65 @@ def train_student(
         betas=(0.9, 0.99),
     )
     wrapped, optimizer = fabric.setup(student, optimizer)
-    average = AveragedModel(student, multi_avg_fn=_moving_average(training.ema), use_buffers=True)
-    step, elapsed = 0, 0.0
+    average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
+    shape = json.dumps(asdict(config))
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        try:
-            state = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise MobileBilayerError(
-                f"{checkpoint} can't be read ({error}). Delete it to begin anew, or choose another --output."
-            ) from error
-        if state["config"] != json.dumps(asdict(config)):
-            raise MobileBilayerError(f"{checkpoint} belongs to a student of another shape. Choose another --output.")
+    if state := read_checkpoint(checkpoint, shape, fabric.device):
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        step, elapsed = state["step"], state["elapsed_s"]
+        budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
+    log = Log(out, budget.step)
     data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
-    # Spawned, not forked: a fork of a process whose OpenCV or torch threads run can hang.
-    loader = DataLoader(
-        data,
-        batch_sampler=PairBatches(step, training.sources),
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
     shown = fabric.to_device(validation_batch(held, 12, training.seed))
-    first_step = step  # means are of this call's steps
-
-    def progress_now() -> float:
-        return max(step / steps if steps else 0.0, elapsed / (60 * minutes) if minutes else 0.0)
+    first_step = budget.step  # means are of this call's steps
 
     def save() -> None:
         metrics, sheet = validate(average.module, shown, lpips)
         state = {
-            "config": json.dumps(asdict(config)),
+            "config": shape,
             "student": student.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "step": step,
-            "elapsed_s": elapsed,
+            "step": budget.step,
+            "elapsed_s": budget.elapsed_s,
         }
-        aside = checkpoint.with_suffix(".part")
-        torch.save(state, aside)
-        aside.replace(checkpoint)
+        write_checkpoint(checkpoint, state)
         facts = {
-            "steps": step,
-            "pairs": step * training.sources * training.targets,
-            "minutes": round(elapsed / 60, 1),
+            "steps": budget.step,
+            "pairs": budget.step * training.sources * training.targets,
+            "minutes": round(budget.elapsed_s / 60, 1),
             "clips": len(clips),
             "identities": len({c.identity for c in clips}),
             "training": asdict(training),
             "validation": metrics,
         }
         save_student(average.module, out / "student.safetensors", facts)
-        write_image(out / f"sheet-{step:06d}.png", sheet)
-        new = not (out / "log.csv").exists()
-        with (out / "log.csv").open("a", newline="") as file:
-            row = {"step": step, "minutes": round(elapsed / 60, 2), **{k: round(v, 5) for k, v in (means | metrics).items()}}
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        bar.console.print(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        write_image(out / f"sheet-{budget.step:06d}.png", sheet)
+        row = {k: round(v, 5) for k, v in (means | metrics).items()}
+        log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
+        bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
     means: dict[str, float] = {f"loss_{name}": 0.0 for name in ("paint", "l1", "lpips", "mask", "alpha")}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
     with Progress(*columns) as bar:
-        task = bar.add_task("Training", total=1.0, completed=min(1.0, progress_now()))
-        if step == 0:
+        task = bar.add_task("Training", total=1.0, completed=budget.done)
+        if budget.step == 0:
             save()  # the warp itself, to compare with
-        saved, last = time.monotonic(), time.monotonic()
-        batches = _batches(loader, fabric)
-        while progress_now() < 1:
-            done = progress_now()
-            # A Python float: a NumPy scalar in the optimizer's state would make the checkpoint unreadable.
-            cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-            rate = training.learning_rate * min(1.0, (step + 1) / training.warm_up_steps) * cosine
+        saved_s = budget.elapsed_s
+        stream = batches(data, budget.step, training.sources, workers, fabric)
+        budget.restart_clock()
+        while (done := budget.done) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
             wrapped.train()
             if done > 1 - training.frozen_norm:
                 for module in student.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
-            batch = next(batches)
+            batch = next(stream)
             # Of the step alone, as its batch is: a resumed run goes on as if it had not stopped.
-            rng = np.random.default_rng([training.seed, step, 1])
+            rng = np.random.default_rng([training.seed, budget.step, 1])
             corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
             layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
             terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
@@ -317,14 +259,14 @@ def train_student(
             if torch.isfinite(norm):
                 optimizer.step()
                 average.update_parameters(student)
-            step += 1
+            budget.count_step()
             for name, value in terms.items():
-                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / min(step - first_step, 100)
-            now = time.monotonic()
-            elapsed, last = elapsed + now - last, now
-            bar.update(task, completed=min(1.0, progress_now()), description=f"Step {step}, loss {sum(means.values()):.3f}")
-            if now - saved > save_every_s:
+                count = min(budget.step - first_step, 100)
+                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / count
+            bar.update(task, completed=budget.done, description=f"Step {budget.step}, loss {sum(means.values()):.3f}")
+            if budget.elapsed_s - saved_s > save_every_s:
                 save()
-                saved = last = time.monotonic()
+                saved_s = budget.elapsed_s
+                budget.restart_clock()
         save()
     return out / "student.safetensors"

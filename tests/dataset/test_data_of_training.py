@@ -1,22 +1,21 @@
 """What training gets from a prepared folder: the same batches after a resume, and plain words for a damaged clip."""
 
 import os
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 pytest.importorskip("lightning_fabric", reason="training needs mobile-bilayer[train]")
 from lightning_fabric import Fabric
 
-from mobile_bilayer.dataset.pairs import Augmentation, PairBatches, Pairs, load_clips
+from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips
 from mobile_bilayer.dataset.shards import read_index, write_tar
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.student.network import StudentConfig
 from mobile_bilayer.training import student as training_student
+from mobile_bilayer.training.run import batches
 from mobile_bilayer.training.student import TrainingConfig, train_student, validation_batch
 
 needs_weights = pytest.mark.skipif(
@@ -59,11 +58,7 @@ def test_a_clip_that_a_worker_finds_damaged_is_told_without_a_traceback(prepared
         with entry.path.open("r+b") as file:
             file.seek(entry.offset)
             file.write(np.uint64(2**40).tobytes())
-    loader = DataLoader(
-        Pairs(load_clips(prepared), 1, Augmentation(), seed=0),
-        batch_sampler=PairBatches(0, 1),
-        num_workers=1,
-        multiprocessing_context="spawn",
-    )
+    data = Pairs(load_clips(prepared), 1, Augmentation(), seed=0)
+    fabric = Fabric(accelerator="cpu", devices=1)
     with pytest.raises(MobileBilayerError, match=r"^\S*clips\.tar is not what.*Delete it and prepare it again\.$"):
-        list(islice(training_student._batches(loader, Fabric(accelerator="cpu", devices=1)), 1))
+        next(batches(data, first_step=0, sources=1, workers=1, fabric=fabric))

@@ -31,10 +31,12 @@ SHAPES = {
     "image": (256, 256, 3),
     "alpha": (128, 128),
     "source_points": (POINTS, 2),
+    "source_keypoints": (68, 2),
     "target": (2, 256, 256, 3),
     "target_alpha": (2, 128, 128),
     "background": (2, 256, 256, 3),
     "points": (2, POINTS, 2),
+    "keypoints": (2, 68, 2),
     "weight": (2, 256, 256),
 }
 
@@ -266,10 +268,12 @@ def test_a_batch_becomes_what_the_networks_take(clip):
         "image": (3, 3, 256, 256),
         "alpha": (3, 1, 128, 128),
         "source_points": (3, POINTS, 2),
+        "source_keypoints": (3, 68, 2),
         "target": (6, 3, 256, 256),
         "target_alpha": (6, 1, 128, 128),
         "background": (6, 3, 256, 256),
         "points": (6, POINTS, 2),
+        "keypoints": (6, 68, 2),
         "weight": (6, 1, 256, 256),
     }
     assert tensors["image"].max() <= 1 and set(tensors["weight"].unique().tolist()) <= {0.0, 1.0, 9.0}
@@ -335,3 +339,12 @@ def test_a_clip_of_one_frame_makes_no_pairs(tmp_path, write_clip):
     write_clip(tmp_path / "anna.safetensors", count=1)
     with pytest.raises(MobileBilayerError, match="two"):
         load_clips(tmp_path)
+
+
+def test_the_papers_keypoints_lie_where_the_network_points_do(clip):
+    """Both hold the outer corners of the eyes, whatever the augmentation did with the pair."""
+    in_mesh, in_68 = [MESH.index(33), MESH.index(263)], [36, 45]
+    for seed in range(4):
+        out = make_example(clip, 0, [1, 2], replace(GEOMETRY, flip=seed % 2), rng(seed))
+        np.testing.assert_allclose(out["source_keypoints"][in_68], out["source_points"][in_mesh], atol=1e-6)
+        np.testing.assert_allclose(out["keypoints"][:, in_68], out["points"][:, in_mesh], atol=1e-6)

@@ -18,7 +18,8 @@ from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.student.network import StudentConfig
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.training import student as training_student
-from mobile_bilayer.training.student import TrainingConfig, split, train_student, validation_batch
+from mobile_bilayer.training.run import split
+from mobile_bilayer.training.student import TrainingConfig, train_student, validation_batch
 
 needs_weights = pytest.mark.skipif(
     not (Path(os.environ.get("MOBILE_BILAYER_MODELS", "")) / "squeezenet1_1_features.npz").is_file(),

@@ -1,0 +1,156 @@
+"""What every training run has: an end, data by step, averaged weights, a checkpoint, a log."""
+
+from __future__ import annotations
+
+import csv
+import math
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mobile_bilayer.dataset.pairs import PairBatches, Pairs, PreparedClip, to_tensors
+from mobile_bilayer.errors import MobileBilayerError
+
+
+@dataclass
+class Budget:
+    """How long a run lasts in all its calls together: until `steps` or `minutes` of training are reached."""
+
+    steps: int | None
+    minutes: float | None
+    step: int = 0
+    elapsed_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise MobileBilayerError("Training needs an end: give --steps, --minutes or both.")
+        if any(end is not None and not end > 0 for end in (self.steps, self.minutes)):
+            raise MobileBilayerError(
+                f"Training was to end after {self.steps} steps or {self.minutes} minutes; give more than 0."
+            )
+        self._last = time.monotonic()
+
+    def restart_clock(self) -> None:
+        """What passed since the last step was no training: a checkpoint, a sheet."""
+        self._last = time.monotonic()
+
+    def count_step(self) -> None:
+        now = time.monotonic()
+        self.step, self.elapsed_s, self._last = self.step + 1, self.elapsed_s + now - self._last, now
+
+    @property
+    def done(self) -> float:
+        """0..1, of whichever limit is nearer; a Python float, for the optimizer's state is kept."""
+        share = max(
+            self.step / self.steps if self.steps else 0.0, self.elapsed_s / (60 * self.minutes) if self.minutes else 0.0
+        )
+        return min(1.0, share)
+
+
+def cosine_rate(done: float, step: int, warm_up_steps: int) -> float:
+    """Factor of the learning rate: a linear start, then half a cosine down to 1 %."""
+    return min(1.0, (step + 1) / warm_up_steps) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def split(clips: list[PreparedClip], held_out: int) -> tuple[list[PreparedClip], list[PreparedClip]]:
+    """Training and validation clips, of different people; with few people, validation shows the training clips."""
+    people = sorted({clip.identity for clip in clips})
+    if not held_out or len(people) < 4 * held_out:
+        return clips, clips
+    kept = set(people[:: len(people) // held_out][:held_out])
+    return [c for c in clips if c.identity not in kept], [c for c in clips if c.identity in kept]
+
+
+def moving_average(decay: float):
+    """For `AveragedModel`: exponential, over a window that grows with the number of steps at first."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], number: Tensor | int) -> None:
+        keep = min(decay, (1 + int(number)) / (10 + int(number)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - keep)
+            else:
+                mean.copy_(value)
+
+    return update
+
+
+def batches(data: Pairs, first_step: int, sources: int, workers: int, fabric: Fabric) -> Iterator[dict[str, Tensor]]:
+    """This process's part of each step's batch, from `first_step` on, as `to_tensors` gives it."""
+    # Spawned, not forked: a fork of a process whose OpenCV or torch threads run can hang.
+    loader = DataLoader(
+        data,
+        batch_sampler=PairBatches(first_step, sources, fabric.global_rank, fabric.world_size),
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    try:
+        for batch in loader:
+            yield to_tensors(fabric.to_device(batch))
+    except MobileBilayerError as error:  # out of a worker it comes with the worker's traceback before it
+        raise MobileBilayerError(str(error).rsplit("MobileBilayerError: ", 1)[-1].strip()) from error
+
+
+def read_checkpoint(path: Path, config: str, device: torch.device) -> dict | None:
+    """What `write_checkpoint` wrote; None if there is no file. `config` must be the one it was written with."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        same = state["config"] == config
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
+        raise MobileBilayerError(
+            f"{path} can't be read ({error}). Delete it to begin anew, or choose another --output."
+        ) from error
+    if not same:
+        raise MobileBilayerError(f"{path} belongs to a network of another shape. Choose another --output.")
+    return state
+
+
+def write_checkpoint(path: Path, state: dict) -> None:
+    """Aside first: a run that is killed here keeps its last one."""
+    aside = path.with_suffix(".part")
+    torch.save(state, aside)
+    aside.replace(path)
+
+
+class Log:
+    """log.csv, a row at each call of `write`; rows from `step` on, of a run that was killed after it, are dropped."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.csv"
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(float(row["step"])) <= step]
+            self._write(rows)
+
+    def _write(self, rows: list[dict]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        aside = self.path.with_suffix(".part")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        aside.replace(self.path)
+
+    def write(self, row: dict[str, float | int]) -> None:
+        """`row` has `step`; new columns are added, what a row lacks stays empty."""
+        rows: list[dict] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                columns = reader.fieldnames or []
+                if set(row) <= set(columns):
+                    with self.path.open("a", newline="") as end:
+                        csv.DictWriter(end, columns).writerow(row)
+                    return
+                rows = list(reader)
+        self._write([*rows, row])
