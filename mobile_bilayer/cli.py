@@ -296,17 +296,18 @@ def export(
 def fidelity(
     prepared: Annotated[Path, typer.Argument(help="Prepared clips of people never trained on.")],
     bundle: BundleOption = None,
+    teacher: Annotated[Path | None, typer.Option(help="A teacher's weights, to be measured beside it.", show_default=False)] = None,
     targets: Annotated[int, typer.Option(help="Frames of each clip.")] = 4,
     quick: Annotated[bool, typer.Option("--quick", help="Without key-points and identity, which must find faces.")] = False,
     json: Annotated[Path | None, typer.Option(help="Report to write (.json): means, intervals, every pair's values.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
 ) -> None:
-    """How close renders come to real frames: static photo, landmark warp, student."""
+    """How close renders come to real frames: static photo, landmark warp, student, teacher."""
     from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
     from mobile_bilayer.runtime.bundle import Bundle
 
     with _extra("evaluation"):
-        from mobile_bilayer.evaluation.fidelity import evaluate_fidelity, student_method
+        from mobile_bilayer.evaluation.fidelity import evaluate_fidelity, student_method, teacher_method
         from mobile_bilayer.evaluation.metrics import METRICS
     if json is not None:
         check_output(json, (".json",))
@@ -315,6 +316,17 @@ def fidelity(
     opened = Bundle.open(bundle)
     methods = {"student": student_method(opened)}
     made_by = {"student": f"{opened.manifest.name}, {opened.manifest.student}"}
+    if teacher is not None:
+        from mobile_bilayer.teacher import load_teacher
+
+        loaded, facts = load_teacher(teacher)
+        if loaded.config.prior != "landmark":
+            raise MobileBilayerError(
+                f"{teacher} is a teacher with the prior {loaded.config.prior!r}, made for other crops than prepared clips "
+                "have. Give one that `mobile-bilayer train teacher` wrote."
+            )
+        methods["teacher"] = teacher_method(loaded)
+        made_by["teacher"] = f"{teacher.name}, {facts.get('steps')} steps"
     with _extra("evaluation"), _progress() as on_progress:
         result = evaluate_fidelity(prepared, methods, targets, quick=quick, on_progress=on_progress)
     title = f"{result.pairs} pairs of {len(result.clips)} clips, {result.people} people; ↓ lower is better, ↑ higher"

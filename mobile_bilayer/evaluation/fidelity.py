@@ -22,6 +22,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.metrics import FACE_METRICS, METRICS, PIXEL_METRICS, FaceMeasures, PixelMeasures
 from mobile_bilayer.runtime.bundle import Bundle
 from mobile_bilayer.student.network import FrameNetwork, StudentConfig
+from mobile_bilayer.teacher.landmark import LandmarkTeacher
 
 Method = Callable[[dict[str, Tensor]], Tensor]
 """What is measured: `to_tensors`' batch of one source and its N targets in, frames (N, 3, 256, 256) in [-1, 1] out.
@@ -232,10 +233,7 @@ def student_method(bundle: Bundle) -> Method:
     def method(batch: dict[str, Tensor]) -> Tensor:
         image, source = batch["image"], batch["source_points"]
         features, maps, alpha = bundle.program.run("encode_avatar", image.numpy(), source.numpy())
-        behind = fill_behind(
-            _pictures(image)[0], cv2.resize(alpha[0, 0].clip(0, 1), (256, 256), interpolation=cv2.INTER_LINEAR)
-        )
-        background = torch.from_numpy(behind).permute(2, 0, 1)[None].float() / 127.5 - 1
+        background = _behind(image, alpha)
         out = []
         for points in batch["points"]:
             a, b = bundle.program.run("render_layers", features, maps, source.numpy(), points[None].numpy())
@@ -243,6 +241,29 @@ def student_method(bundle: Bundle) -> Method:
         return torch.cat(out)
 
     return method
+
+
+def teacher_method(teacher: LandmarkTeacher) -> Method:
+    """The teacher, with the background inpainted where it sees the person itself."""
+
+    @torch.no_grad()
+    def method(batch: dict[str, Tensor]) -> Tensor:
+        avatar = teacher.encode(batch["image"], batch["source_points"])
+        background = _behind(batch["image"], avatar.code.alpha.numpy())
+        out = []
+        for points in batch["points"]:  # one at a time, as they are used
+            frame = teacher.look(avatar, points[None], background)
+            out.append(composite(avatar.texture, background, frame.layers))
+        return torch.cat(out)
+
+    return method
+
+
+def _behind(image: Tensor, alpha: np.ndarray) -> Tensor:
+    """The source (1, 3, 256, 256) in [0, 1] without the person, whose alpha is (1, 1, h, h): the same in [-1, 1]."""
+    full = cv2.resize(alpha[0, 0].clip(0, 1), (256, 256), interpolation=cv2.INTER_LINEAR)
+    behind = fill_behind(_pictures(image)[0], full)
+    return torch.from_numpy(behind).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def _mean(values: np.ndarray) -> float:

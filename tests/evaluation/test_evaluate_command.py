@@ -4,12 +4,17 @@ import importlib.metadata
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evaluation]")
 from mobile_bilayer import cli
 from mobile_bilayer.capture.images import read_image
+from mobile_bilayer.student.network import StudentConfig
+from mobile_bilayer.teacher import Teacher, TeacherConfig, save_teacher
+from mobile_bilayer.teacher.landmark import LANDMARK, LandmarkTeacher
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("MOBILE_BILAYER_MODELS"), reason="MOBILE_BILAYER_MODELS names no folder with the models"
@@ -96,9 +101,31 @@ def test_without_the_recogniser_the_extra_is_named_and_quick_does_without(run, m
     assert report["methods"]["student"]["lost"] is None
 
 
+def test_a_teacher_is_measured_beside_the_student(run, tmp_path):
+    """Untrained it shows what its coarse stage does: here the landmark warp, on the inpainted background."""
+    coarse = StudentConfig(frame_widths=(4, 4, 8, 8), encoder_widths=(12, 8, 8, 8), features=4, codes=4, paint_width=4)
+    small = replace(LANDMARK, coarse=coarse, generator_width=2, generator_max_width=16, keypoints_width=8)
+    torch.manual_seed(0)
+    save_teacher(LandmarkTeacher(small), tmp_path / "teacher.safetensors", {"steps": 0})
+    code, out, err = run("--targets 1 --quick --teacher teacher.safetensors --json fidelity.json")
+    assert (code, err) == (0, "")
+    warp, teacher = (float(cells(out, method)[0]) for method in ("landmark warp", "teacher"))
+    assert teacher == pytest.approx(warp, rel=0.3)
+    assert json.loads((tmp_path / "fidelity.json").read_text("utf-8"))["methods"]["teacher"]["made_by"] == (
+        "teacher.safetensors, 0 steps"
+    )
+    # The paper's own mode was made for other crops.
+    widths = dict(embedder_width=4, embedder_max_width=8, texture_width=4, texture_max_width=8)
+    paper = TeacherConfig(**widths, generator_width=2, generator_max_width=4, keypoints_width=8, enhancer_steps=0)
+    save_teacher(Teacher(paper), tmp_path / "teacher.safetensors", {})
+    code, out, err = run("--quick --teacher teacher.safetensors")
+    assert (code, out) == (2, "") and "prior 'none'" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ("--teacher nowhere.safetensors", "nowhere.safetensors can't be read"),
         ("--json fidelity.txt", "must end in .json"),
         ("--json nowhere/fidelity.json", "does not exist"),
         ("--targets 0", "0 targets"),
