@@ -263,7 +263,7 @@ def teacher(
         precision=precision,
         sheet_every=sheet_every,
     )
-    if path.exists():
+    if path is not None:
         out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.teacher.config import TeacherConfig, doublings
 from mobile_bilayer.teacher.public_args import PublicArgs
 from mobile_bilayer.teacher.teacher import Teacher
-from mobile_bilayer.teacher.weights import check_weights_output, filled, save_teacher
+from mobile_bilayer.teacher.weights import check_weights_output, save_teacher
 
 MAIN = ("identity_embedder", "texture_generator", "keypoints_embedder", "inference_generator")
 ENHANCER = "texture_enhancer"
@@ -105,7 +105,11 @@ def read_public(runs_dir: Path) -> tuple[Teacher, ImportReport]:
         raise MobileBilayerError(
             f"{' '.join(problems)} Networks and {files.args} must be of one run: check both, or download them again."
         )
-    return filled(config, loaded).eval(), ImportReport(tuple(networks), config, tuple(args.notes()))
+    with torch.random.fork_rng(devices=[]):  # loading changes nobody's random numbers
+        teacher = Teacher(config)
+    missing, _ = teacher.load_state_dict(loaded, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing  # the rest was checked above
+    return teacher.eval(), ImportReport(tuple(networks), config, tuple(args.notes()))
 
 
 def _find(runs_dir: Path) -> _Files:

@@ -46,7 +46,7 @@ from mobile_bilayer.teacher.blocks import warp
 from mobile_bilayer.teacher.config import TeacherConfig
 from mobile_bilayer.teacher.landmark import GRID, LANDMARK, RIM, LandmarkTeacher, Windows
 from mobile_bilayer.teacher.teacher import Teacher
-from mobile_bilayer.teacher.weights import KINDS, load_teacher, save_teacher
+from mobile_bilayer.teacher.weights import load_teacher, make_teacher, save_teacher
 from mobile_bilayer.training.discriminator import DiscriminatorConfig, PatchDiscriminator
 from mobile_bilayer.training.losses import (
     discriminator_hinge,
@@ -365,7 +365,7 @@ def draw_sheet(shown: list[tuple[Tensor, dict[str, Tensor]]], rows: int = 12) ->
 
 def plain_copy(teacher: nn.Module) -> nn.Module:
     """In evaluation mode and without spectral norm's parametrizations: what is measured, shown and saved."""
-    copied = KINDS[teacher.config.prior](teacher.config)
+    copied = make_teacher(teacher.config)
     state = {}
     for name, module in teacher.named_modules():
         if parametrize.is_parametrized(module):
@@ -403,19 +403,22 @@ def make_optimizer(teacher: nn.Module, config: TeacherTraining) -> torch.optim.O
 
 
 def make_fabric(devices: int, precision: str) -> Fabric:
-    """Several processes share each step's batch; torchrun's are found by themselves."""
+    """Several processes share each step's batch. Those that torchrun or `fabric run` started are found by themselves."""
+    nodes, accelerator = 1, "auto"
+    if torch.distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+        # What `fabric run` was told. Fabric would read it too, and refuse the strategy that is needed here.
+        told = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LT_")}
+        accelerator, precision = told.get("LT_ACCELERATOR", accelerator), told.get("LT_PRECISION", precision)
     if precision == "auto":
         # On processors without it, bf16 is many times slower than float32.
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16-mixed" if fast or torch.cpu._is_avx512_bf16_supported() else "32-true"
-    nodes = 1
-    if torch.distributed.is_torchelastic_launched():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
     strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
-            accelerator="auto", strategy=strategy, devices=devices, num_nodes=nodes, precision=precision
+            accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=nodes, precision=precision
         )
     except ValueError as error:
         raise MobileBilayerError(f"Training can't run so ({error}). Choose other --devices or --precision.") from error
@@ -440,12 +443,13 @@ def train_teacher(
     sheet_every: int = 500,
     log_every: int = 10,
     save_every_s: float = 300,
-) -> Path:
-    """Train until `steps` or `minutes` of training are reached, in all calls together; return the weights' path.
+) -> Path | None:
+    """Train until `steps` or `minutes` of training are reached, in all calls together.
 
-    `out` gets checkpoint.pt (to resume exactly), teacher.safetensors (averaged weights, fp16), log.csv and tensorboard/
-    (mean losses every `log_every` steps, validation every `sheet_every`), and a sheet to look at with each validation.
-    `start` names weights to begin with: a teacher's, or a student's for the coarse stage. A checkpoint comes first.
+    Returns the weights' path; None in all processes but the first. `out` gets checkpoint.pt (to resume exactly),
+    teacher.safetensors (averaged weights, fp16), log.csv and tensorboard/ (mean losses every `log_every` steps,
+    validation every `sheet_every`), and a sheet to look at with each validation. `start` names weights to begin with: a
+    teacher's, or a student's for the coarse stage. A checkpoint comes first.
     """
     training = training or (TeacherTraining() if config.prior == "landmark" else PAPER_TRAINING)
     budget = Budget(steps, minutes)
@@ -465,7 +469,7 @@ def train_teacher(
     if fabric.global_rank == 0:
         out.mkdir(parents=True, exist_ok=True)
 
-    teacher = KINDS[config.prior](config)
+    teacher = make_teacher(config)
     if start is not None:
         start_from(teacher, start)
     for module in teacher.modules():
@@ -604,4 +608,4 @@ def train_teacher(
             save()
     board.close()
     fabric.barrier()
-    return out / "teacher.safetensors"
+    return out / "teacher.safetensors" if leads else None

@@ -109,7 +109,7 @@ def test_weights_that_are_not_finite_are_not_saved(random_teacher, saved):
     before, teacher = saved.read_bytes(), random_teacher()
     with torch.no_grad():
         teacher.inference_generator.lf.weight[0, 0] = 1e6
-    with pytest.raises(MobileBilayerError, match=r"float16.*inference_generator\.lf\.weight.*Save float32"):
+    with pytest.raises(MobileBilayerError, match=r"float16.*inference_generator\.lf\.weight.*save float32"):
         save_teacher(teacher, saved, {}, torch.float16)
     with torch.no_grad():
         teacher.inference_generator.lf.weight[0, 0] = float("inf")
