@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import math
 import pickle
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +57,30 @@ class Budget:
         return min(1.0, share)
 
 
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C: the step that is running ends, and can be saved. A second one ends all."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python has no signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever reads the data ends with the one who trains
+
+
 def cosine_rate(done: float, step: int, warm_up_steps: int) -> float:
     """Factor of the learning rate: a linear start, then half a cosine down to 1 %."""
     return min(1.0, (step + 1) / warm_up_steps) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
@@ -91,6 +118,7 @@ def batches(data: Pairs, first_step: int, sources: int, workers: int, fabric: Fa
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_ignore_interrupts if workers else None,
     )
     try:
         for batch in loader:

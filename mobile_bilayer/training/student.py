@@ -36,6 +36,7 @@ from mobile_bilayer.training.run import (
     Log,
     batches,
     cosine_rate,
+    interrupts,
     moving_average,
     read_checkpoint,
     split,
@@ -231,14 +232,14 @@ def train_student(
 
     means: dict[str, float] = {f"loss_{name}": 0.0 for name in ("paint", "l1", "lpips", "mask", "alpha")}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
-    with Progress(*columns) as bar:
+    with Progress(*columns) as bar, interrupts() as asked:
         task = bar.add_task("Training", total=1.0, completed=budget.done)
         if budget.step == 0:
             save()  # the warp itself, to compare with
         saved_s = budget.elapsed_s
         stream = batches(data, budget.step, training.sources, workers, fabric)
         budget.restart_clock()
-        while (done := budget.done) < 1:
+        while (done := budget.done) < 1 and not asked:
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
             wrapped.train()
@@ -269,4 +270,6 @@ def train_student(
                 saved_s = budget.elapsed_s
                 budget.restart_clock()
         save()
+    if asked:
+        raise KeyboardInterrupt
     return out / "student.safetensors"

@@ -61,6 +61,7 @@ from mobile_bilayer.training.run import (
     Log,
     batches,
     cosine_rate,
+    interrupts,
     moving_average,
     read_checkpoint,
     split,
@@ -543,7 +544,7 @@ def train_teacher(
         write_checkpoint(checkpoint, state | {"config": shape, "step": budget.step, "elapsed_s": budget.elapsed_s, "sums": sums})
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
-    with Progress(*columns, disable=not leads) as bar:
+    with Progress(*columns, disable=not leads) as bar, interrupts() as asked:
         task = bar.add_task("Training", total=1.0, completed=budget.done)
         if leads and budget.step == 0:
             validate()
@@ -552,7 +553,12 @@ def train_teacher(
         batch_stream = batches(data, budget.step, training.sources, workers, fabric)
         first = fabric.global_rank * (training.sources // fabric.world_size) * training.targets
         budget.restart_clock()
-        while (done := fabric.broadcast(budget.done) if fabric.world_size > 1 else budget.done) < 1:
+        while True:
+            done, stop = budget.done, bool(asked)
+            if fabric.world_size > 1:  # one clock, one will
+                done, stop = fabric.broadcast((done, stop))
+            if done >= 1 or stop:
+                break
             rate = cosine_rate(done, budget.step, training.warm_up_steps)
             for each in optimizers.values():
                 for group in each.param_groups:
@@ -604,8 +610,11 @@ def train_teacher(
                     saved_s = budget.elapsed_s
                 budget.restart_clock()
         if leads:
-            validate()
+            if not stop:
+                validate()
             save()
     board.close()
     fabric.barrier()
+    if stop:
+        raise KeyboardInterrupt
     return out / "teacher.safetensors" if leads else None

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,6 +85,26 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(prepared, tmp_path,
     ):
         assert torch.equal(a, b), name
     assert load_teacher(resumed)[1]["steps"] == 5
+
+
+@needs_weights
+def test_ctrl_c_lets_the_step_end_and_keeps_it(prepared, tmp_path, monkeypatch):
+    whole = train(prepared, tmp_path / "whole", steps=4)
+
+    def interrupted(points, config, step, *rest):
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return choose_windows(points, config, step, *rest)
+
+    monkeypatch.setattr(training_teacher, "choose_windows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, tmp_path / "run", steps=4)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    monkeypatch.undo()
+    resumed = train(prepared, tmp_path / "run", steps=4)
+    assert log(tmp_path / "run") == log(tmp_path / "whole")
+    pairs = zip(load_teacher(whole)[0].parameters(), load_teacher(resumed)[0].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @needs_weights
