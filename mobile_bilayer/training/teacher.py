@@ -84,11 +84,11 @@ class TeacherTraining:
     """
 
     losses: dict[str, float] = field(
-        default_factory=lambda: {"l1": 10.0, "lpips": 10.0, "lf": 3.0, "mask": 0.5, "alpha": 0.5}
+        default_factory=lambda: {"l1": 10.0, "lpips": 10.0, "lf": 3.0, "mask": 2.0, "alpha": 0.5}
     )
     sources: int = 4  # of a step, all processes together
     targets: int = 1  # of a source
-    learning_rate: float = 6e-4
+    learning_rate: float = 1e-3
     coarse_rate: float = 1e-4  # of the landmark mode's coarse stage, which starts trained
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
