@@ -222,7 +222,7 @@ def teacher(
     sources: Annotated[int | None, typer.Option(help="Of a step, all processes together.", show_default=False)] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate.", show_default=False)] = None,
     devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read data, of each training process.")] = 1,
     sheet_every: Annotated[int, typer.Option(help="Steps between validations, each with a sheet.")] = 500,
     seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
@@ -232,13 +232,15 @@ def teacher(
 
     with _extra("train"):
         from mobile_bilayer.training.teacher import PAPER_TRAINING, TeacherTraining, train_teacher
-    from mobile_bilayer.teacher import TeacherConfig
+    from mobile_bilayer.teacher import TeacherConfig, load_teacher
     from mobile_bilayer.teacher.landmark import LANDMARK
 
     shapes = {"landmark": (LANDMARK, TeacherTraining()), "none": (TeacherConfig(enhancer_steps=0), PAPER_TRAINING)}
     if prior not in shapes:
         raise MobileBilayerError(f"There is no prior {prior!r}. Choose one of {', '.join(shapes)}.")
     config, training = shapes[prior]
+    if start is not None and prior == "none":  # of any size; its enhancer, if it has one, is left out
+        config = replace(load_teacher(start)[0].config, enhancer_steps=0)
     losses = dict(training.losses)
     for given in loss or []:
         name, _, weight = given.partition("=")
@@ -322,8 +324,8 @@ def fidelity(
         loaded, facts = load_teacher(teacher)
         if loaded.config.prior != "landmark":
             raise MobileBilayerError(
-                f"{teacher} is a teacher with the prior {loaded.config.prior!r}, made for other crops than prepared clips "
-                "have. Give one that `mobile-bilayer train teacher` wrote."
+                f"{teacher} is a teacher with the prior {loaded.config.prior!r}; only those with the prior landmark are "
+                "measured here. Give one of them."
             )
         methods["teacher"] = teacher_method(loaded)
         made_by["teacher"] = f"{teacher.name}, {facts.get('steps')} steps"

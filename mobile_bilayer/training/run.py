@@ -139,15 +139,24 @@ def read_checkpoint(path: Path, config: str, device: torch.device) -> dict | Non
             f"{path} can't be read ({error}). Delete it to begin anew, or choose another --output."
         ) from error
     if not same:
-        raise MobileBilayerError(f"{path} belongs to a network of another shape. Choose another --output.")
+        raise MobileBilayerError(
+            f"{path} belongs to a network of another shape, or to other settings. Choose another --output, or the same "
+            "settings; begin with its weights by --from."
+        )
     return state
 
 
 def write_checkpoint(path: Path, state: dict) -> None:
     """Aside first: a run that is killed here keeps its last one."""
     aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    aside.replace(path)
+    try:
+        torch.save(state, aside)
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own words for a full disk are the second
+        aside.unlink(missing_ok=True)
+        raise MobileBilayerError(
+            f"{path} could not be written ({str(error).splitlines()[0]}). Free some space; the last checkpoint is kept."
+        ) from error
 
 
 class Log:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors import SafetensorError, safe_open
@@ -31,6 +32,7 @@ from mobile_bilayer.compositing import Layers, composite, identity_grid, resize
 from mobile_bilayer.dataset.pairs import (
     NO_AUGMENTATION,
     Augmentation,
+    PairBatches,
     Pairs,
     PreparedClip,
     load_clips,
@@ -68,6 +70,8 @@ from mobile_bilayer.training.run import (
     write_checkpoint,
 )
 
+MOST_LOST = 20  # steps on end without a finite gradient
+PRECISIONS = ("32-true", "bf16-mixed")
 LOSSES = ("l1", "lpips", "lf", "mask", "alpha", "vgg19", "vggface", "gan", "feature_matching")
 
 
@@ -385,9 +389,11 @@ def start_from(teacher: LandmarkTeacher | Teacher, path: Path) -> None:
         raise MobileBilayerError(f"{path} can't be read as weights ({error}). Give a file that training wrote.") from error
     begun = (load_student if of_student else load_teacher)(path)[0]
     wanted = teacher.config.coarse if of_student else teacher.config
-    if begun.config != wanted:
+    got = begun.config if of_student else replace(begun.config, enhancer_steps=0)  # an enhancer is not trained
+    if got != wanted:
         raise MobileBilayerError(f"{path} holds weights of another shape. Train the shape they have, or start afresh.")
-    (teacher.coarse if of_student else teacher).load_state_dict(begun.state_dict())
+    weights = {name: value for name, value in begun.state_dict().items() if not name.startswith("texture_enhancer.")}
+    (teacher.coarse if of_student else teacher).load_state_dict(weights)
 
 
 def make_optimizer(teacher: nn.Module, config: TeacherTraining) -> torch.optim.Optimizer:
@@ -416,15 +422,29 @@ def make_fabric(devices: int, precision: str) -> Fabric:
         # On processors without it, bf16 is many times slower than float32.
         fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         precision = "bf16-mixed" if fast or torch.cpu._is_avx512_bf16_supported() else "32-true"
+    if precision not in PRECISIONS:
+        raise MobileBilayerError(f"There is no precision {precision!r} to train in. Choose auto, {' or '.join(PRECISIONS)}.")
+    if devices < 1:
+        raise MobileBilayerError(f"{devices} devices were asked for; training needs at least 1.")
     strategy = DDPStrategy(find_unused_parameters=True) if devices * nodes > 1 else "auto"
+    kind = "cuda" if torch.cuda.is_available() and accelerator in ("auto", "cuda", "gpu") else "cpu"
+    plugin = KeepInputs(precision, kind) if precision == "bf16-mixed" else None
     try:
         fabric = Fabric(
-            accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=nodes, precision=precision
-        )
-    except ValueError as error:
+            accelerator=accelerator, strategy=strategy, devices=devices, num_nodes=nodes,
+            precision=None if plugin else precision, plugins=plugin,
+        )  # fmt: skip
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
         raise MobileBilayerError(f"Training can't run so ({error}). Choose other --devices or --precision.") from error
-    fabric.launch()
     return fabric
+
+
+class KeepInputs(MixedPrecision):
+    """bf16 inside the network only: a grid of bf16 numbers would read the texture up to a pixel beside."""
+
+    def convert_input(self, data: object) -> object:
+        return data
 
 
 def train_teacher(
@@ -463,15 +483,34 @@ def train_teacher(
             )
     if config.image_px != 256:
         raise MobileBilayerError(f"image_px is {config.image_px}; prepared clips are cut to 256.")
+    if config.prior == "none" and config.enhancer_steps:
+        raise MobileBilayerError(
+            f"enhancer_steps is {config.enhancer_steps}; training does not reach the texture enhancer. Set it to 0."
+        )
+    if config.prior == "landmark" and training.spectral_norm:
+        raise MobileBilayerError("The landmark prior starts with weights of 0, which have no spectral norm. Train without.")
+    for name, value, least in (("sheet_every", sheet_every, 1), ("log_every", log_every, 1), ("workers", workers, 0)):
+        if value < least:
+            raise MobileBilayerError(f"{name} is {value}; it must be at least {least}.")
     torch.set_flush_denormal(True)
     fabric = make_fabric(devices, precision)
+    PairBatches(0, training.sources, fabric.global_rank, fabric.world_size)  # can the processes share them?
     fabric.seed_everything(training.seed, verbose=False)
     clips, held = split(load_clips(prepared), training.held_out)
-    if fabric.global_rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
+    leads = fabric.global_rank == 0
+    if leads:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MobileBilayerError(f"The folder {out} can't be made ({error}). Choose another --output.") from error
+    # What a checkpoint must agree with, or the steps would not be the same.
+    same = {"config": asdict(config), "training": asdict(training), "augmentation": asdict(augmentation or Augmentation())}
+    shape = json.dumps(same)
+    checkpoint = out / "checkpoint.pt"
+    state = read_checkpoint(checkpoint, shape, fabric.device)
 
     teacher = make_teacher(config)
-    if start is not None:
+    if start is not None and state is None:
         start_from(teacher, start)
     for module in teacher.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -497,18 +536,16 @@ def train_teacher(
         wrapped_critic, critic_optimizer = fabric.setup(critic, critic_optimizer)
         modules["critic"], optimizers["critic_optimizer"] = critic, critic_optimizer
 
-    shape = json.dumps({"config": asdict(config), "spectral_norm": training.spectral_norm, "critic": training.judged})
-    checkpoint = out / "checkpoint.pt"
     sums: dict[str, float] = {}  # of losses, since the last row of the log
-    if state := read_checkpoint(checkpoint, shape, fabric.device):
+    if state:
         for name, module in (modules | optimizers).items():
             module.load_state_dict(state[name])
         budget.step, budget.elapsed_s, sums = state["step"], state["elapsed_s"], state["sums"]
-    leads = fabric.global_rank == 0
     shown = [fabric.to_device(b) for b in validation_batches(held, training.validation_pairs, training.seed)] if leads else []
     log = Log(out, budget.step) if leads else None
     board = SummaryWriter(str(out / "tensorboard"), purge_step=budget.step + 1, write_to_disk=leads)
     facts: dict[str, object] = {}
+    validated = state["validated"] if state else -1  # the step
 
     def record(values: dict[str, float]) -> None:
         log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | {k: round(v, 6) for k, v in values.items()})
@@ -516,6 +553,10 @@ def train_teacher(
             board.add_scalar(name.replace("_", "/", 1), value, budget.step)
 
     def validate() -> None:
+        nonlocal validated
+        if validated == budget.step:
+            return
+        validated = budget.step
         plain = plain_copy(average.module)
         pairs = [(render(plain, batch), batch) for batch in shown]
         metrics = measure(pairs, readers["lpips"])
@@ -541,7 +582,7 @@ def train_teacher(
 
     def save() -> None:
         state = {name: module.state_dict() for name, module in (modules | optimizers).items()}
-        write_checkpoint(checkpoint, state | {"config": shape, "step": budget.step, "elapsed_s": budget.elapsed_s, "sums": sums})
+        write_checkpoint(checkpoint, state | {"config": shape, "step": budget.step, "elapsed_s": budget.elapsed_s, "sums": sums, "validated": validated})
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
     with Progress(*columns, disable=not leads) as bar, interrupts() as asked:
@@ -552,6 +593,7 @@ def train_teacher(
         data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
         batch_stream = batches(data, budget.step, training.sources, workers, fabric)
         first = fabric.global_rank * (training.sources // fabric.world_size) * training.targets
+        lost = 0  # steps on end without a finite gradient
         budget.restart_clock()
         while True:
             done, stop = budget.done, bool(asked)
@@ -578,10 +620,13 @@ def train_teacher(
                 critic.requires_grad_(True)
                 scores, _ = wrapped_critic(torch.cat([seen.image.detach(), seen.target]), torch.cat([stickmen, stickmen]))
                 fake, real = scores.chunk(2)
-                loss = training.weight("gan") * discriminator_hinge(real, fake)
+                # Where its features alone are matched, it must learn all the same.
+                loss = (training.weight("gan") or 1.0) * discriminator_hinge(real, fake)
                 critic_optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
-                critic_optimizer.step()
+                norm = fabric.clip_gradients(wrapped_critic, critic_optimizer, max_norm=training.clip, error_if_nonfinite=False)
+                if torch.isfinite(norm):
+                    critic_optimizer.step()
                 critic.requires_grad_(False)
                 terms |= critic_terms(critic, seen, stickmen, training)
                 terms["discriminator"] = loss.detach()
@@ -589,9 +634,15 @@ def train_teacher(
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             norm = fabric.clip_gradients(step_module, optimizer, max_norm=training.clip, error_if_nonfinite=False)
-            if torch.isfinite(norm):
+            lost = 0 if torch.isfinite(norm) else lost + 1
+            if not lost:
                 optimizer.step()
                 average.update_parameters(teacher)
+            elif lost == MOST_LOST:
+                raise MobileBilayerError(
+                    f"The gradients of {lost} steps on end are not finite: training has broken down at step {budget.step}. "
+                    f"Go on from {checkpoint}, or from other weights, with a lower --rate."
+                )
             budget.count_step()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(fabric.all_reduce(value.detach(), reduce_op="mean"))

@@ -14,12 +14,13 @@ import torch
 pytest.importorskip("lightning_fabric", reason="training needs mobile-bilayer[train]")
 from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, Augmentation
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import save_student
 from mobile_bilayer.teacher import TeacherConfig, load_teacher
-from mobile_bilayer.teacher.landmark import LANDMARK
+from mobile_bilayer.teacher.landmark import LANDMARK, LandmarkTeacher
 from mobile_bilayer.training import teacher as training_teacher
-from mobile_bilayer.training.teacher import PAPER_TRAINING, TeacherTraining, choose_windows, train_teacher
+from mobile_bilayer.training.teacher import PAPER_TRAINING, KeepInputs, TeacherTraining, choose_windows, train_teacher
 
 needs_weights = pytest.mark.skipif(
     not (Path(os.environ.get("MOBILE_BILAYER_MODELS", "")) / "squeezenet1_1_features.npz").is_file(),
@@ -32,6 +33,14 @@ PAPER = TeacherConfig(
     generator_width=2, generator_max_width=4, keypoints_width=8, enhancer_steps=0,
 )  # fmt: skip
 SHORT = TeacherTraining(sources=2, warm_up_steps=1, held_out=1, validation_pairs=2, learning_rate=1e-3)
+
+
+# A large eps: else the first steps of Adam take the sign of gradients that are nothing but rounding. No LPIPS: in flat
+# colours it normalises features that are.
+JUDGED = replace(
+    SHORT, losses=SHORT.losses | {"lpips": 0.0, "gan": 0.5, "feature_matching": 10.0}, discriminator_width=2,
+    learning_rate=1e-2, eps=1e-3,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -58,33 +67,43 @@ def log(out: Path, prefix: str = "loss_") -> list[dict[str, float]]:
 
 
 def train(prepared: Path, out: Path, steps: int, config: TeacherConfig = TINY, training=SHORT, **options) -> Path:
-    return train_teacher(prepared, out, config, training, steps=steps, workers=0, log_every=1, **options)
+    fixed = {"workers": 0, "log_every": 1, "precision": "32-true"}
+    return train_teacher(prepared, out, config, training, steps=steps, **fixed | options)
 
 
 @needs_weights
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
-    whole = train(prepared, tmp_path / "whole", steps=5)
+    """With a discriminator, which has spectral norm and an optimizer of its own."""
+    training = JUDGED
+    whole = train(prepared, tmp_path / "whole", 5, training=training)
 
     def killed(points, config, step, *rest):
         if step == 3:
-            raise KeyboardInterrupt
+            raise SystemExit
         return choose_windows(points, config, step, *rest)
 
     monkeypatch.setattr(training_teacher, "choose_windows", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(prepared, tmp_path / "killed", steps=5, save_every_s=0)
+    with pytest.raises(SystemExit):
+        train(prepared, tmp_path / "killed", 5, training=training, save_every_s=0)
     assert [row["step"] for row in log(tmp_path / "killed")] == [1, 2, 3]
     # A row of a step that came after the last checkpoint is written anew.
+    lines = (tmp_path / "killed" / "log.csv").read_text().splitlines()
     with (tmp_path / "killed" / "log.csv").open("a") as file:
-        file.write("4" + "," * (len((tmp_path / "killed" / "log.csv").read_text().splitlines()[0].split(",")) - 1) + "\n")
+        file.write(lines[-1].replace("3,", "4,", 1) + "\n")
     monkeypatch.undo()
-    resumed = train(prepared, tmp_path / "killed", steps=5)
+    resumed = train(prepared, tmp_path / "killed", 5, training=training)
     assert log(tmp_path / "killed") == log(tmp_path / "whole")
     for (name, a), b in zip(
         load_teacher(whole)[0].named_parameters(), load_teacher(resumed)[0].parameters(), strict=True
     ):
         assert torch.equal(a, b), name
     assert load_teacher(resumed)[1]["steps"] == 5
+    # Done: it is not validated once more.
+    before = (tmp_path / "killed" / "log.csv").read_text()
+    train(prepared, tmp_path / "killed", 5, training=training)
+    assert (tmp_path / "killed" / "log.csv").read_text() == before
+    with pytest.raises(MobileBilayerError, match="other settings"):
+        train(prepared, tmp_path / "killed", 6, training=replace(training, learning_rate=1e-4))
 
 
 @needs_weights
@@ -132,13 +151,6 @@ def test_two_processes_take_the_steps_of_one(prepared, tmp_path):
     assert one[0]["loss_l1"] != pytest.approx(one[1]["loss_l1"], rel=1e-3)  # the steps differ, so that is a test
 
 
-# A large eps: else the first steps of Adam take the sign of gradients that are nothing but rounding.
-JUDGED = replace(
-    SHORT, losses=SHORT.losses | {"gan": 0.5, "feature_matching": 10.0}, discriminator_width=2,
-    learning_rate=1e-2, eps=1e-3,
-)  # fmt: skip
-
-
 @needs_weights
 def test_a_few_steps_bring_the_losses_down(tmp_path, write_clip):
     """One pair, seen again and again; batch norm stands still, so that validation sees what training does."""
@@ -164,7 +176,9 @@ def test_the_papers_networks_train_with_its_losses(prepared, tmp_path):
     norms = [torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2) for m in loaded.modules()
              if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]  # fmt: skip
     assert max(norms) < 1.5
-    train(prepared, tmp_path / "run", 3, PAPER, training)  # and resumes with it
+    # And it resumes with it: the rate follows the run's length, so the same length again.
+    assert log(train(prepared, tmp_path / "again", 2, PAPER, training).parent) == rows
+    train(prepared, tmp_path / "run", 3, PAPER, training)
     assert [row["step"] for row in log(tmp_path / "run")] == [1, 2, 3]
 
 
@@ -193,8 +207,42 @@ def test_training_starts_from_a_teacher_or_from_a_student(prepared, tmp_path):
 def test_bf16_trains_too(prepared, tmp_path):
     weights = train(prepared, tmp_path / "run", 1, precision="bf16-mixed")
     assert load_teacher(weights)[1]["steps"] == 1
-    with pytest.raises(MobileBilayerError, match="--precision"):
-        train(prepared, tmp_path / "other", 1, precision="bf17")
+    for precision in ("16-mixed", "bf17"):
+        with pytest.raises(MobileBilayerError, match="32-true or bf16-mixed"):
+            train(prepared, tmp_path / "other", 1, precision=precision)
+
+
+def test_bf16_moves_no_pixel():
+    """Inputs stay float32: bf16 has 8 bits, and would be half a pixel off at the frame's edge."""
+    torch.manual_seed(0)
+    teacher = LandmarkTeacher(TINY).eval()
+    generator = torch.Generator().manual_seed(1)
+    points = torch.rand(1, POINTS, 2, generator=generator) * 1.6 - 0.8
+    driving = points + 0.1 * torch.rand(1, POINTS, 2, generator=generator)
+    given = (torch.rand(1, 3, 256, 256, generator=generator), points, driving, torch.zeros(1, 3, 256, 256))
+    plugin = KeepInputs("bf16-mixed", "cpu")
+    with torch.no_grad():
+        exact = teacher(*given)[1].layers.a[:, :2]
+        with plugin.forward_context():
+            rough = teacher(*plugin.convert_input(given))[1].layers.a[:, :2]
+    assert exact.abs().max() > 0.05
+    assert ((rough - exact).abs().max() * 128).item() < 0.25  # pixels
+
+
+@needs_weights
+def test_a_run_whose_gradients_stay_broken_says_so(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_teacher, "MOST_LOST", 2)
+    monkeypatch.setattr(training_teacher, "mask_bce", lambda mask, *_: mask.mean() * float("nan"))
+    with pytest.raises(MobileBilayerError, match="2 steps on end are not finite.*--rate"):
+        train(prepared, tmp_path / "run", 5)
+
+
+@needs_weights
+def test_features_are_matched_with_a_discriminator_that_learns(prepared, tmp_path):
+    training = replace(SHORT, losses={"l1": 10.0, "feature_matching": 10.0}, discriminator_width=2)
+    train(prepared, tmp_path / "run", 2, training=training)
+    moments = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["critic_optimizer"]["state"]
+    assert any(moment["exp_avg"].any() for moment in moments.values())
 
 
 def test_windows_depend_on_seed_step_and_number_alone():
@@ -232,4 +280,13 @@ def test_losses_that_need_a_file_and_files_that_need_a_loss_are_told(prepared, t
         train(prepared, tmp_path / "run", 1, vggface=tmp_path / "vggface.pth")
     with pytest.raises(MobileBilayerError, match="--steps"):
         train_teacher(prepared, tmp_path / "run", TINY, SHORT, Augmentation())
+    for wrong, match in (
+        ({"devices": 0}, "0 devices"), ({"sheet_every": 0}, "sheet_every"), ({"workers": -1}, "workers"),
+        ({"config": TeacherConfig()}, "enhancer_steps"),
+    ):  # fmt: skip
+        with pytest.raises(MobileBilayerError, match=match):
+            train(prepared, tmp_path / "run", 1, **wrong)
     assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(MobileBilayerError, match="file can't be made"):
+        train(prepared, tmp_path / "file", 1)
