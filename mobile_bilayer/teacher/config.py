@@ -20,7 +20,7 @@ class TeacherConfig:
 
     image_px: int = 256  # square, side
     start_px: int = 4  # where both generators start
-    embedding_px: int = 8  # of the identity embeddings
+    embedding_px: int = 8  # of the identity embeddings: the side is halved while it stays at least that
     keypoints: int = 68
     embedder_width: int = 64
     embedder_max_width: int = 512
@@ -34,7 +34,7 @@ class TeacherConfig:
     enhancer_steps: int = 4  # unrolled; 0 is a teacher without an enhancer
     enhancer_width: int = 64
     enhancer_max_width: int = 128
-    enhancer_px: int = 128  # where its residual blocks work
+    enhancer_px: int = 128  # where its residual blocks work: halved likewise
     enhancer_blocks: int = 8
     norm_eps: float = 1e-7  # 1e-5 is not good enough for the enhancer
     norm_momentum: float | None = 1.0  # of the running statistics; None: their plain average
@@ -45,7 +45,7 @@ class TeacherConfig:
         for field in fields(self):
             value, wanted = getattr(self, field.name), field.type
             if wanted == "int":
-                least = 0 if field.name == "enhancer_steps" else 1
+                least = 0 if field.name in ("enhancer_steps", "enhancer_blocks") else 1
                 if type(value) is not int or value < least:
                     raise MobileBilayerError(
                         f"{field.name} is {value!r}; it must be a whole number of at least {least}. "
@@ -53,9 +53,9 @@ class TeacherConfig:
                     )
             elif wanted == "bool" and type(value) is not bool:
                 raise MobileBilayerError(f"{field.name} is {value!r}; it must be true or false.")
-        self._check_number("norm_eps", least=0)
+        self._check_number("norm_eps", zero=True)
         if self.norm_momentum is not None:
-            self._check_number("norm_momentum", least=0, most=1)
+            self._check_number("norm_momentum", most=1)
         if self.prior not in PRIORS:
             raise MobileBilayerError(f"prior is {self.prior!r}; it must be {' or '.join(PRIORS)}.")
         if isinstance(self.coarse, dict):  # out of a file
@@ -65,15 +65,7 @@ class TeacherConfig:
                 f"prior is {self.prior!r} and coarse is {self.coarse}; a coarse stage belongs to the prior landmark, "
                 "and to no other."
             )
-        for name in ("start_px", "embedding_px", "enhancer_px"):
-            ratio, rest = divmod(self.image_px, getattr(self, name))
-            # The encoder's last block, which halves the side, is the one that averages several sources.
-            least = 1 if name == "enhancer_px" else 2
-            if rest or ratio < least or ratio & (ratio - 1):
-                raise MobileBilayerError(
-                    f"image_px is {self.image_px} and {name} is {getattr(self, name)}; "
-                    f"the first must be {least} times the second, or that doubled again and again."
-                )
+        self._check_sides()
         if self.generator_widths[0] != self.generator_max_width:
             raise MobileBilayerError(
                 f"generator_max_width is {self.generator_max_width}, but the widest level of the generator has "
@@ -103,11 +95,28 @@ class TeacherConfig:
     def _widths(self, width: int, most: int) -> list[int]:
         return [min(width * 2**i, most) for i in range(self.levels, -1, -1)]
 
-    def _check_number(self, name: str, least: float, most: float = float("inf")) -> None:
+    def _check_number(self, name: str, most: float = float("inf"), zero: bool = False) -> None:
+        """Above 0, or at least 0 with `zero`."""
         value = getattr(self, name)
-        if type(value) not in (int, float) or not least < value <= most or value == float("inf"):
+        if type(value) not in (int, float) or not 0 <= value <= most or value == float("inf") or not (value or zero):
+            lower = "of at least 0" if zero else "above 0"
             upper = "" if most == float("inf") else f" and at most {most}"
-            raise MobileBilayerError(f"{name} is {value!r}; it must be a number above {least}{upper}.")
+            raise MobileBilayerError(f"{name} is {value!r}; it must be a number {lower}{upper}.")
+
+    def _check_sides(self) -> None:
+        for name in ("start_px", "embedding_px", "enhancer_px"):
+            side = getattr(self, name)
+            times = doublings(side, self.image_px) if side <= self.image_px else -1
+            # A generator must arrive at the image's side, and the enhancer must come back to it; the embedder needn't.
+            if name == "start_px" and (times < 1 or side << times != self.image_px):
+                what = "the first must be 2 times the second, or that doubled again and again"
+            elif times < 0:
+                what = "the second must not be above the first"
+            elif name == "enhancer_px" and self.image_px % 2**times:
+                what = f"the first can't be halved {times} times without a rest, so the enhancer would not come back to it"
+            else:
+                continue
+            raise MobileBilayerError(f"image_px is {self.image_px} and {name} is {side}; {what}.")
 
     def _check_projectors(self) -> None:
         """A projector cuts an embedding into as many rows as its level has output channels: that must come out."""
@@ -126,7 +135,7 @@ class TeacherConfig:
 
 
 def doublings(low_px: int, high_px: int) -> int:
-    """How often a side of low_px must double to become high_px."""
+    """How often a side of low_px can double without passing high_px."""
     return (high_px // low_px).bit_length() - 1
 
 

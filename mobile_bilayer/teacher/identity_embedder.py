@@ -43,9 +43,10 @@ class IdentityEmbedder(nn.Module):
         x = self.stem(seen.flatten(0, 1))
         for block in self.down:
             x = block(x)
-        x = average_frames(x, frames)
-        embeddings = []
+        if self.down:
+            x, frames = average_frames(x, frames), 1
+        embeddings = []  # of single frames, where no block down has made them one
         for block in self.levels:
             x, features = block.with_features(x)
-            embeddings.append(features)
+            embeddings.append(average_frames(features, frames))
         return embeddings

@@ -82,6 +82,12 @@ def read_public(runs_dir: Path) -> tuple[Teacher, ImportReport]:
     files = _find(runs_dir)
     args = PublicArgs.read(files.args)
     config = args.config(enhancer=ENHANCER in files.networks)
+    notes = args.notes()
+    if ENHANCER in files.networks and not config.enhancer_steps:  # args.txt says that nothing of it is used
+        notes.append(
+            f"enh_unrolling_depth is 0 in {files.args.name}: the enhanced texture would be the texture itself, so the "
+            f"teacher has no enhancer and {files.networks.pop(ENHANCER)} was not read"
+        )
     with torch.device("meta"):  # for names and shapes
         own = Teacher(config).state_dict()
     loaded: dict[str, Tensor] = {}
@@ -109,7 +115,7 @@ def read_public(runs_dir: Path) -> tuple[Teacher, ImportReport]:
         teacher = Teacher(config)
     missing, _ = teacher.load_state_dict(loaded, strict=False)
     assert all(name.endswith("num_batches_tracked") for name in missing), missing  # the rest was checked above
-    return teacher.eval(), ImportReport(tuple(networks), config, tuple(args.notes()))
+    return teacher.eval(), ImportReport(tuple(networks), config, tuple(notes))
 
 
 def _find(runs_dir: Path) -> _Files:
@@ -177,8 +183,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file can make the reader raise anything
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        reason = f"it asks for {what[1]}, which may run code" if what else f"it can't be read ({first[:200]})"
+        reason = f"it asks for {what[1]}, which may run code" if what else f"it can't be read ({_cause(error)})"
         raise MobileBilayerError(
             f"{path} is refused, and nothing in it was run: {reason}. Weights need only tensors and numbers; "
             "download it again, from somebody you trust."
@@ -198,6 +203,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     return result
 
 
+def _cause(error: Exception) -> str:
+    """What torch says, without its advice to read the file with less care."""
+    said = str(error).strip() or type(error).__name__
+    inner = re.search(r"WeightsUnpickler error:\s*(.+)", said)
+    first = (inner[1] if inner else said.splitlines()[0])[:200].strip()
+    return "it holds more than tensors and numbers" if re.search("weights.only", first, re.IGNORECASE) else first
+
+
 def _allowed() -> list[object]:
     """What else than tensors checkpoints are seen to hold: parsed options and NumPy's numbers."""
     allowed: list[object] = [argparse.Namespace]
@@ -206,8 +219,8 @@ def _allowed() -> list[object]:
         from numpy._core.multiarray import scalar
     except ImportError:  # then such a file can't be read, and says so
         return allowed
-    numbers = (np.bool_, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
-    kinds = {type(np.dtype(number)) for number in numbers}
+    # Everything but objects and records, which can hold objects.
+    kinds = {type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OV"}
     # Files written before NumPy 2 name it by its old place.
     return [*allowed, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
@@ -279,14 +292,12 @@ def fold(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
 
 
 def _untouched(found: dict[str, Tensor]) -> list[str]:
-    """Batch norms that never saw a batch."""
+    """Batch norms whose statistics are as at the start, whatever their counters say."""
     norms = [name.removesuffix("running_mean") for name in found if name.endswith("running_mean")]
     return [
         norm.rstrip(".")
         for norm in norms
-        if not found[f"{norm}running_mean"].any()
-        and (found[f"{norm}running_var"] == 1).all()
-        and not found.get(f"{norm}num_batches_tracked", torch.tensor(0)).any()
+        if not found[f"{norm}running_mean"].any() and (found[f"{norm}running_var"] == 1).all()
     ]
 
 

@@ -1,8 +1,9 @@
 """Read the args.txt of a public run: a `name: value` line for each option that it was trained with.
 
-Every line is understood or refused. Options are of four kinds: those that give a size; those of which only one value
-is implemented here; those that only matter for training; and unknown ones, which are refused, as they may change what
-the networks compute.
+Options are of four kinds: those that give a size; those of which only one value is implemented here; those that only
+matter for training; and unknown ones. Refused are lines of another form, a name that stands twice, a value of a wrong
+type or one that is not implemented, and an unknown option of a network (`emb_`, `tex_`, `inf_`, `pse_`, `enh_`), which
+may change what it computes. Other unknown options, of which training runs have many, are noted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from mobile_bilayer.teacher.config import TeacherConfig
 
 _SIZES = {
     "image_size": "image_px",
-    "num_keypoints": "keypoints",
     "emb_output_tensor_size": "embedding_px",
     "emb_num_channels": "embedder_width",
     "emb_max_channels": "embedder_max_width",
@@ -35,8 +35,8 @@ _ENHANCER_SIZES = {
     "enh_bottleneck_tensor_size": "enhancer_px",
     "enh_num_blocks": "enhancer_blocks",
 }
-# What only has to agree with a size.
-_DERIVED = ("inf_input_tensor_size", "pse_in_channels")
+# What no network reads but these: how many keypoints (twice), or else once; and what has to agree with a size.
+_OTHER_SIZES = ("pse_in_channels", "num_keypoints", "inf_input_tensor_size")
 
 _FIXED: dict[str, object] = {
     "emb_activation_type": "leakyrelu",
@@ -53,7 +53,6 @@ _FIXED: dict[str, object] = {
     "pse_input_tensor": "poses",
     "pse_norm_layer_type": "none",
     "pse_use_harmonic_enc": False,
-    "stickmen_thickness": 2,
     "tex_activation_type": "leakyrelu",
     "tex_norm_layer_type": "ada_spade_bn",
     "tex_pixelwise_bias_type": "none",
@@ -82,6 +81,8 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "pse_num_harmonics": int,
     "num_source_frames": int,
     "num_target_frames": int,
+    "num_keypoints": int,
+    "stickmen_thickness": int,
 }
 # For training only.
 # fmt: off
@@ -92,15 +93,21 @@ _IGNORED = {
     "networks_calc_stats", "networks_test", "networks_to_train", "networks_train", "no_disk_write_ops",
     "num_epochs", "num_gpus", "num_visuals", "num_workers_per_process", "optims", "project_dir",
     "pretrained_weights_dir", "random_seed", "rank", "redirect_print_to_file", "runner_name", "skip_test",
-    "spn_layers", "spn_networks", "stats_calc_iters", "test_freq", "torch_home", "train_size", "use_apex",
+    "spn_exceptions", "spn_layers", "spn_networks", "stats_calc_iters", "test_freq", "torch_home", "train_size", "use_apex",
     "use_closure", "use_half", "visual_freq", "which_epoch", "world_size",
 }
 # fmt: on
 # Optimizer, weight averaging, discriminator and the losses.
-_IGNORED_STARTS = ("adam_", "wgv_", "dis_", "adv_", "fem_", "per_", "pix_", "seg_", "wpr_", "lps_", "ssm_", "csm_")
+# fmt: off
+_IGNORED_STARTS = (
+    "adam_", "wgv_", "dis_", "adv_", "fem_", "per_", "pix_", "seg_", "wpr_", "lps_", "ssm_", "csm_", "nme_",
+)
+# fmt: on
 # Those of the enhancer are known without it, too.
-_KNOWN = {*_SIZES, *_ENHANCER_SIZES, *_DERIVED, *_FIXED, *_ENHANCER_FIXED, *_WITHOUT_EFFECT, *_IGNORED}
+_KNOWN = {*_SIZES, *_ENHANCER_SIZES, *_OTHER_SIZES, *_FIXED, *_ENHANCER_FIXED, *_WITHOUT_EFFECT, *_IGNORED}
 _KNOWN |= {"eps", "emb_no_stickman", "output_stickmen"}
+_NETWORKS = ("emb_", "tex_", "inf_", "pse_")
+_STICKMAN_PX = 2  # how thick they are drawn here
 
 
 @dataclass(frozen=True)
@@ -138,17 +145,16 @@ class PublicArgs:
     def config(self, enhancer: bool) -> TeacherConfig:
         """The sizes; an option that asks for what is not implemented is refused."""
         sizes = _SIZES | (_ENHANCER_SIZES if enhancer else {})
-        unknown = [
-            f"{name} (line {line})"
-            for name, line in self.lines.items()
-            if name not in _KNOWN and not name.startswith(_IGNORED_STARTS)
-        ]
-        if unknown:
+        networks = (*_NETWORKS, "enh_") if enhancer else _NETWORKS
+        if unknown := [name for name in self._unknown() if name.startswith(networks)]:
             raise MobileBilayerError(
-                f"{self.path} has options that this importer does not know: {', '.join(unknown)}. They may change what the "
-                "networks compute. Remove those that were for training only."
+                f"{self.path} has options of networks that this importer does not know: {self._with_lines(unknown)}. "
+                "They may change what the networks compute. Remove those that were for training only."
             )
-        missing = [name for name in (*sizes, "eps") if name not in self.values]
+        keypoints = "pse_in_channels"  # networks read this one alone
+        if keypoints not in self.values and "num_keypoints" in self.values:
+            keypoints = "num_keypoints"
+        missing = [name for name in (*sizes, keypoints, "eps") if name not in self.values]
         if missing:
             raise MobileBilayerError(
                 f"{self.path} does not say {', '.join(missing)}. Add a `name: value` line for each."
@@ -164,16 +170,22 @@ class PublicArgs:
             if name in self.values:
                 self._value(name, kind)
         numbers = {field: self._value(name, int) for name, field in sizes.items()}
-        for name, wanted in zip(_DERIVED, (numbers["start_px"], 2 * numbers["keypoints"]), strict=True):
-            if name in self.values and (got := self._value(name, int)) != wanted:
-                raise self._error(
-                    name, f"only {wanted} fits the other options, not {got}. Such weights can't be imported"
-                )
+        numbers["keypoints"] = self._value(keypoints, int)
+        if keypoints == "pse_in_channels":
+            numbers["keypoints"], rest = divmod(numbers["keypoints"], 2)
+            if rest:
+                raise self._error(keypoints, "it must be even, as a keypoint is two numbers. Correct it")
+        start, wanted = "inf_input_tensor_size", numbers["start_px"]
+        if start in self.values and self._value(start, int) != wanted:
+            raise self._error(
+                start,
+                f"only {wanted} is implemented, which is tex_input_tensor_size: both generators must start at one "
+                "size. Such weights can't be imported",
+            )
         if not enhancer:
             numbers["enhancer_steps"] = 0
             numbers["enhancer_px"] = numbers["image_px"]  # unused, but it must fit
-        elif numbers["enhancer_steps"] < 1:
-            raise self._error("enh_unrolling_depth", "an enhancer needs one step at least")
+        sizes |= {keypoints: "keypoints"}
         eps = self._value("eps", float)
         try:
             return TeacherConfig(**numbers, norm_eps=eps, embedder_sees_stickman=not blind)
@@ -184,12 +196,31 @@ class PublicArgs:
             ) from error
 
     def notes(self) -> list[str]:
-        """What is not followed, for people to know."""
-        return [
+        """What is not followed, for people to know. After `config`, which checks the values."""
+        notes = [
             f"{name} is True in {self.path.name}; it is not followed, as in all public inference"
             for name in ("inf_apply_masks", "enh_apply_masks")
             if self.values.get(name) == "True"
         ]
+        blind = self.values.get("emb_no_stickman") == "True"
+        thickness = self.values.get("stickmen_thickness")
+        if not blind and thickness is not None and int(thickness) != _STICKMAN_PX:
+            notes.append(
+                f"stickmen_thickness is {thickness} in {self.path.name}; stickmen are drawn {_STICKMAN_PX} px thick here, "
+                "so results differ unless source_stickmen are drawn as in that run"
+            )
+        if unknown := self._unknown():
+            notes.append(
+                f"{self.path.name} has options that are not known and not of a network, so they are not followed: "
+                f"{self._with_lines(unknown)}"
+            )
+        return notes
+
+    def _unknown(self) -> list[str]:
+        return [name for name in self.values if name not in _KNOWN and not name.startswith(_IGNORED_STARTS)]
+
+    def _with_lines(self, names: list[str]) -> str:
+        return ", ".join(f"{name} (line {self.lines[name]})" for name in names)
 
     def _value(self, name: str, kind: type) -> object:
         text = self.values[name]

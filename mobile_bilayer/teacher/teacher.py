@@ -109,8 +109,9 @@ class Teacher(nn.Module):
         pred_target_imgs      (B, T, 3, S, S)  on black, about [-1, 1], not clamped
         pred_target_segs      (B, T, 1, S, S)  [0, 1]; it is not applied to the images
         pred_target_uvs       (B, T, S, S, 2)
-        pred_enh_target_imgs  (B, T, 3, S, S)  with the enhanced texture, as pred_enh_tex_hf_rgbs (B, 1, 3, S, S): if
-                              there is an enhancer
+        pred_tex_hf_rgbs      (B, 1, 3, S, S)
+        pred_enh_tex_hf_rgbs  (B, T, 3, S, S)  if there is an enhancer: T times the same, as in the public code
+        pred_enh_target_imgs  (B, T, 3, S, S)  and the images with it
         """
         self._check(source_imgs, source_segs, target_poses, source_stickmen, source_poses)
         identity = self.identify(source_imgs, source_stickmen, source_segs)
@@ -129,7 +130,7 @@ class Teacher(nn.Module):
         }
         if self.texture_enhancer is not None:
             enhanced = self.enhance(identity, source_imgs, source_poses)
-            result["pred_enh_tex_hf_rgbs"] = enhanced[:, None]
+            result["pred_enh_tex_hf_rgbs"] = enhanced[:, None].expand(-1, target_poses.shape[1], -1, -1, -1)
             result["pred_enh_target_imgs"] = target.lf + self._warp(enhanced, target.uv)
         return result
 

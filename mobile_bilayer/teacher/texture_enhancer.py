@@ -41,15 +41,20 @@ class TextureEnhancer(nn.Module):
         for _ in range(self.steps):
             repeated = texture.repeat_interleave(frames, 0)
             gradient = gradient_of_error(repeated, uv, lf, seg, source)
-            texture = texture + torch.tanh(self.update(torch.cat([repeated, gradient], 1), frames))
+            change = torch.tanh(self.update(torch.cat([repeated, gradient], 1), frames))
+            texture = texture + (change if self.middle else average_frames(change, frames))
         return texture
 
     def update(self, x: Tensor, frames: int) -> Tensor:
-        """(B * frames, 6, S, S), texture and gradient, to (B, 3, S, S)."""
+        """(B * frames, 6, S, S), texture and gradient, to (B, 3, S, S).
+
+        The last residual block is where frames become one. Where there is none, they stay apart: (B * frames, 3, S, S).
+        """
         x = self.stem(x)
         for block in (*self.down, *self.middle):
             x = block(x)
-        x = average_frames(x, frames)
+        if self.middle:
+            x = average_frames(x, frames)
         for block in self.up:
             x = block(x)
         return self.head(activate(x))

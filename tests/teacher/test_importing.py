@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,33 @@ def test_all_networks_may_be_in_one_run_folder(public, random_teacher):
     shutil.move(file_of(public, ENHANCER), public / "mine_main" / "checkpoints")
     shutil.rmtree(public / "mine_enhancer")
     assert load_public(public).config == random_teacher().config
+
+
+def test_an_enhancer_of_no_steps_is_left_out_and_said(public, args, random_teacher, inputs):
+    (public / "mine_enhancer" / "args.txt").write_text(args.replace("enh_unrolling_depth: 2", "enh_unrolling_depth: 0"))
+    teacher, report = read_public(public)
+    assert [n.name for n in report.networks] == list(MAIN) and teacher.texture_enhancer is None
+    (note,) = report.notes
+    assert "enh_unrolling_depth is 0" in note and "7_texture_enhancer.pth was not read" in note
+    given = inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            teacher(**given)["pred_target_imgs"], random_teacher()(**given)["pred_target_imgs"], rtol=0, atol=2e-5
+        )
+
+
+def test_unusual_shapes_come_back_from_public_files(args, random_teacher, write_public, inputs, other):
+    """No block down in the embedder, no residual block in the enhancer."""
+    config = replace(other, embedding_px=32, enhancer_blocks=0)
+    text = args.replace("emb_output_tensor_size: 4", "emb_output_tensor_size: 32")
+    teacher = random_teacher(config)
+    loaded = load_public(write_public(teacher, text.replace("enh_num_blocks: 3", "enh_num_blocks: 0")))
+    assert loaded.config == config
+    given = inputs(sources=2)
+    with torch.no_grad():
+        want, got = teacher(**given), loaded(**given)
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=2e-5)
 
 
 # Which file.
@@ -251,15 +279,16 @@ def test_missing_statistics_are_an_error(public):
         load_public(public)
 
 
-@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("counted", [0, 500, None])
 def test_statistics_that_never_saw_a_batch_are_warned_of(public, counted):
     norm = "gen_inf.blocks.0.block_feats.3.norm_layer."
 
     def reset(state):
         state[f"{norm}running_mean"].zero_()
         state[f"{norm}running_var"].fill_(1)
-        state[f"{norm}num_batches_tracked"].zero_()
-        if not counted:  # as files of old versions are
+        if counted is not None:
+            state[f"{norm}num_batches_tracked"].fill_(counted)
+        else:  # as files of old versions are
             return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
     change(file_of(public, "inference_generator"), reset)
@@ -387,8 +416,24 @@ def test_a_harmless_object_that_is_not_on_the_list_is_named(public):
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04", b"\x80\x02."])
 def test_what_is_no_checkpoint_is_refused(public, content):
     file_of(public, "keypoints_embedder").write_bytes(content)
-    with pytest.raises(MobileBilayerError, match=r"12_keypoints_embedder\.pth is refused"):
+    with pytest.raises(MobileBilayerError, match=r"12_keypoints_embedder\.pth is refused") as error:
         load_public(public)
+    assert not re.search("weights.only", str(error.value), re.IGNORECASE)
+
+
+class Odd:
+    """Built by a function that is allowed, with a state that is not."""
+
+    def __reduce__(self):
+        return np.dtype, ("O", False, True), (3, "|", None, None, None, -1, -1, 63)
+
+
+def test_torchs_advice_to_read_without_care_is_not_passed_on(public):
+    torch.save({"a": Odd()}, file_of(public, "keypoints_embedder"))
+    with pytest.raises(MobileBilayerError, match=r"12_keypoints_embedder\.pth is refused") as error:
+        load_public(public)
+    said = str(error.value)
+    assert "ObjectDType" in said and not re.search("weights.only|re-running|option|docs", said, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +453,11 @@ def extras() -> dict[str, object]:
         "epoch": np.int64(3),
         "loss": np.float32(0.25),
         "done": np.bool_(True),
+        **{f"number {code}": np.dtype(code).type(1) for code in "bBhHiIlLqQefdgFDG"},
+        "name": np.str_("ä"),
+        "bytes": np.bytes_(b"a"),
+        "when": np.datetime64("2020-01-01"),
+        "took": np.timedelta64(3, "s"),
     }
 
 

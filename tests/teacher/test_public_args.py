@@ -71,7 +71,7 @@ def test_options_of_training_change_nothing(read, args, other):
         "debug: False\ndis_num_blocks: 6\nlrs: identity_embedder: 2e-4, texture_generator: 2e-4\nnetworks_calc_stats: \n"
         "per_layer_weights: 0.03125, 0.0625, 0.125, 0.25, 1.0\nspn_layers: conv2d, linear\nwpr_loss_weight: 0.0\n"
         "inf_pred_source_data: False\npse_emb_source_pose: False\ninf_apply_masks: True\nenh_apply_masks: True\n"
-        "num_source_frames: 8\nwgv_mode: none\nvisual_freq: -1\ninit_which_epoch: none\n"
+        "spn_exceptions: inference_generator.gen_inf.heads\nnme_loss_weight: 1.0\nnum_source_frames: 8\nwgv_mode: none\nvisual_freq: -1\ninit_which_epoch: none\n"
     )
     assert read(args + training) == other
 
@@ -112,10 +112,8 @@ def test_an_embedder_without_stickman_is_read(read, args, other):
         ("pse_use_harmonic_enc", "True", "only False"),
         ("tex_pred_segmentation", "True", "only False"),
         ("output_stickmen", "False", "only True"),
-        ("stickmen_thickness", "3", "only 2"),
-        ("inf_input_tensor_size", "8", "only 4 fits"),
-        ("pse_in_channels", "12", "only 10 fits"),
-        ("enh_unrolling_depth", "0", "one step at least"),
+        ("inf_input_tensor_size", "8", "only 4 is implemented, which is tex_input_tensor_size"),
+        ("pse_in_channels", "11", "must be even"),
     ],
 )
 def test_what_is_not_implemented_is_refused_with_its_name_value_and_line(read, args, option, value, words):
@@ -136,8 +134,10 @@ def test_what_is_not_implemented_is_refused_with_its_name_value_and_line(read, a
         ("eps: 1e-05", "line 26: eps stands in line 13 already"),
         ("eps: 1e-07", "line 26: eps stands in line 13 already"),
         ("inf_calc_grad: maybe", "line 26: inf_calc_grad is 'maybe'; it must be True or False"),
-        ("tex_wings: 2", r"does not know: tex_wings \(line 26\)"),
-        ("wings: 2\nhorns: 1", r"wings \(line 26\), horns \(line 27\)"),
+        ("stickmen_thickness: thick", "line 26: stickmen_thickness is 'thick'; it must be a whole number"),
+        ("tex_wings: 2", r"does not know: tex_wings \(line 26\)\. "),
+        ("emb_wings: 2\nhorns: 1\nenh_horns: 1", r"does not know: emb_wings \(line 26\), enh_horns \(line 28\)\. "),
+        ("inf_wings: 2\npse_horns: 1", r"inf_wings \(line 26\), pse_horns \(line 27\)"),
     ],
 )
 def test_a_bad_line_is_named(read, args, line, words):
@@ -154,6 +154,9 @@ def test_a_bad_line_is_named(read, args, line, words):
         ("image_size: 32", "image_size:", "line 14: image_size is ''"),
         ("eps: 1e-07", "eps: small", "line 13: eps is 'small'; it must be a number"),
         ("eps: 1e-07", "eps: nan", "norm_eps is nan"),
+        ("num_keypoints: 5", "num_keypoints: many", "num_keypoints is 'many'; it must be a whole number"),
+        ("pse_in_channels: 10", "pse_in_channels: 0", "keypoints is 0.*keypoints is pse_in_channels"),
+        ("num_keypoints: 5\npse_in_channels: 10\n", "", "does not say pse_in_channels"),
         ("emb_no_stickman: False", "emb_no_stickman: 0", "line 4: emb_no_stickman is '0'; it must be True or False"),
         ("image_size: 32", "image_size: 36", "image_px is 36 and start_px is 4.*image_px is image_size"),
         (
@@ -180,3 +183,53 @@ def test_masks_that_public_inference_never_applies_are_noted(tmp_path: Path, arg
     path.write_text(args + "inf_apply_masks: True\nenh_apply_masks: False\n")
     (note,) = PublicArgs.read(path).notes()
     assert "inf_apply_masks" in note
+
+
+def test_the_keypoints_embedders_inputs_say_how_many_keypoints_there_are(read, args, other):
+    """68 in num_keypoints, which no network reads, is nothing to it."""
+    assert read(args.replace("num_keypoints: 5", "num_keypoints: 68")) == other
+    assert read(args.replace("num_keypoints: 5\n", "")) == other
+    assert read(args.replace("pse_in_channels: 10\n", "")) == other
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        ("emb_output_tensor_size: 4", "emb_output_tensor_size: 32", {"embedding_px": 32}),
+        ("emb_output_tensor_size: 4", "emb_output_tensor_size: 6", {"embedding_px": 6}),
+        ("enh_bottleneck_tensor_size: 8", "enh_bottleneck_tensor_size: 12", {"enhancer_px": 12}),
+        ("enh_num_blocks: 3", "enh_num_blocks: 0", {"enhancer_blocks": 0}),
+        ("enh_unrolling_depth: 2", "enh_unrolling_depth: 0", {"enhancer_steps": 0}),
+        ("eps: 1e-07", "eps: 0.0", {"norm_eps": 0.0}),
+    ],
+)
+def test_unusual_values_that_the_networks_can_have_are_taken(read, args, other, old, new, change):
+    assert read(args.replace(old, new)) == replace(other, **change)
+
+
+def test_unknown_options_of_no_network_are_noted_with_their_lines(tmp_path: Path, args, other):
+    path = tmp_path / "args.txt"
+    path.write_text(args + "wings: 2\nnme_wings: 1\nspn_exceptions: \nhorns_enh_: a\n")
+    read = PublicArgs.read(path)
+    assert read.config(enhancer=True) == other
+    (note,) = read.notes()
+    assert note.endswith("not followed: wings (line 26), horns_enh_ (line 29)")
+
+
+def test_an_unknown_option_of_an_enhancer_that_is_not_there_is_noted(tmp_path: Path, args):
+    path = tmp_path / "args.txt"
+    path.write_text(args + "enh_wings: 2\n")
+    read = PublicArgs.read(path)
+    read.config(enhancer=False)
+    (note,) = read.notes()
+    assert "enh_wings (line 26)" in note
+
+
+@pytest.mark.parametrize(("thickness", "blind", "noted"), [(3, False, True), (2, False, False), (3, True, False)])
+def test_stickmen_of_another_thickness_are_noted_if_they_are_seen(tmp_path: Path, args, other, thickness, blind, noted):
+    path = tmp_path / "args.txt"
+    text = args.replace("emb_no_stickman: False", f"emb_no_stickman: {blind}")
+    path.write_text(text + f"stickmen_thickness: {thickness}\n")
+    read = PublicArgs.read(path)
+    assert read.config(enhancer=True) == replace(other, embedder_sees_stickman=not blind)
+    assert [note.startswith("stickmen_thickness is 3") for note in read.notes()] == [True] * noted

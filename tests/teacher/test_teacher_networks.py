@@ -66,13 +66,19 @@ def test_the_paper_size_costs_the_papers_multiplications(paper):
         ({"image_px": 250}, "image_px is 250 and start_px is 4"),
         ({"image_px": 256.0}, "image_px is 256.0"),
         ({"image_px": True}, "image_px is True"),
-        ({"embedding_px": 256}, "embedding_px is 256"),
-        ({"enhancer_px": 96}, "enhancer_px is 96"),
+        ({"image_px": 320, "start_px": 6}, "image_px is 320 and start_px is 6"),
+        ({"start_px": 256}, "start_px is 256"),
+        ({"embedding_px": 257}, "embedding_px is 257.*not be above"),
+        ({"enhancer_px": 257}, "enhancer_px is 257.*not be above"),
+        ({"image_px": 96, "start_px": 6, "enhancer_px": 1}, "enhancer_px is 1; the first can't be halved 6 times"),
         ({"keypoints": 0}, "keypoints is 0"),
         ({"enhancer_steps": -1}, "enhancer_steps is -1"),
         ({"keypoints_layers": 0}, "keypoints_layers is 0"),
         ({"embedder_sees_stickman": 1}, "embedder_sees_stickman is 1"),
-        ({"norm_eps": 0}, "norm_eps is 0"),
+        ({"enhancer_blocks": -1}, "enhancer_blocks is -1"),
+        ({"norm_eps": -1e-7}, "norm_eps is -1e-07; it must be a number of at least 0"),
+        ({"norm_eps": False}, "norm_eps is False"),
+        ({"norm_momentum": 0}, "norm_momentum is 0; it must be a number above 0 and at most 1"),
         ({"norm_eps": float("nan")}, "norm_eps is nan"),
         ({"norm_momentum": 1.5}, "norm_momentum is 1.5"),
         ({"prior": "wings"}, "prior is 'wings'"),
@@ -138,6 +144,72 @@ def test_several_sources_are_averaged_before_the_embeddings_and_in_the_enhancers
         x = sum(nn.Sequential(enhancer.stem, *enhancer.down, *enhancer.middle)(both[i : i + 1]) for i in range(2)) / 2
         want = enhancer.head(nn.functional.leaky_relu(nn.Sequential(*enhancer.up)(x), 0.2))
         torch.testing.assert_close(enhancer.update(both, 2), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image_px", "start_px", "embedding_px", "enhancer_px", "embedded", "steps_down", "middle"),
+    [
+        (96, 6, 8, 48, 12, 3, 48),  # 96 / 8 = 12: three halvings, to 12
+        (64, 4, 8, 48, 8, 3, 64),  # 64 / 48 = 1: none
+        (36, 9, 5, 7, 9, 2, 9),  # 36 / 5 = 7: two; 36 / 7 = 5: two
+    ],
+)
+def test_sides_that_are_no_power_of_two_apart_are_halved_while_they_can(
+    random_teacher, inputs, image_px, start_px, embedding_px, enhancer_px, embedded, steps_down, middle
+):
+    """By floor(log2(image // side)), worked out by hand."""
+    sides = {"image_px": image_px, "start_px": start_px, "embedding_px": embedding_px, "enhancer_px": enhancer_px}
+    wide = {"embedder_width": 2, "embedder_max_width": 4, "texture_width": 2, "texture_max_width": 4}
+    wide |= {"generator_width": 1, "generator_max_width": 2}
+    teacher = random_teacher(replace(random_teacher().config, **sides, **wide))
+    seen = []
+    teacher.texture_enhancer.middle[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-1]))
+    with torch.no_grad():
+        got = teacher(**inputs(teacher.config, batch=1))
+    assert len(teacher.identity_embedder.down) == steps_down
+    assert got["first_embed"].shape[-1] == embedded and set(seen) == {middle}
+    assert got["pred_enh_target_imgs"].shape == (1, 1, 3, image_px, image_px)
+
+
+def test_embeddings_as_large_as_the_image_are_averaged_over_the_sources_themselves(random_teacher, inputs):
+    teacher = random_teacher(replace(random_teacher().config, embedding_px=32))
+    given = inputs(sources=3)
+    images = [given[name] for name in ("source_imgs", "source_stickmen", "source_segs")]
+    with torch.no_grad():
+        got = teacher.identity_embedder(*images)
+        alone = [teacher.identity_embedder(*(x[:, i : i + 1] for x in images)) for i in range(3)]
+    assert [tuple(x.shape) for x in got] == [(2, 16, 32, 32), (2, 12, 32, 32), (2, 6, 32, 32)]
+    for level, of_each in zip(got, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(level, sum(of_each) / 3, rtol=0, atol=1e-5)
+
+
+def test_an_enhancer_without_residual_blocks_averages_its_corrections(random_teacher, inputs):
+    """Of one step: what it adds for two sources is the mean of what it adds for each."""
+    teacher = random_teacher(replace(random_teacher().config, enhancer_blocks=0, enhancer_steps=1))
+    given = inputs(sources=2)
+    images, poses = given["source_imgs"], given["source_poses"]
+    stickmen, masks = given["source_stickmen"], given["source_segs"]
+    with torch.no_grad():
+        identity = teacher.identify(images, stickmen, masks)
+        got = teacher.enhance(identity, images, poses)
+        alone = [teacher.enhance(identity, images[:, i : i + 1], poses[:, i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(got, sum(alone) / 2, rtol=0, atol=1e-5)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-3)
+
+
+def test_norms_may_add_nothing_to_the_variance(random_teacher, inputs):
+    config = random_teacher().config
+    with torch.no_grad():
+        none, little = (random_teacher(replace(config, norm_eps=eps))(**inputs()) for eps in (0.0, 1e-12))
+    torch.testing.assert_close(none["pred_target_imgs"], little["pred_target_imgs"], rtol=0, atol=1e-5)
+
+
+def test_the_enhanced_texture_is_repeated_for_each_target(random_teacher, inputs):
+    with torch.no_grad():
+        got = random_teacher()(**inputs(targets=3))
+    enhanced = got["pred_enh_tex_hf_rgbs"]
+    assert enhanced.shape == (2, 3, 3, 32, 32) and got["pred_tex_hf_rgbs"].shape == (2, 1, 3, 32, 32)
+    torch.testing.assert_close(enhanced, enhanced[:, :1].repeat(1, 3, 1, 1, 1), rtol=0, atol=0)
 
 
 def test_the_enhancer_works_in_inference_mode_and_without_gradients(random_teacher, inputs):
