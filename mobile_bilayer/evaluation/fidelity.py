@@ -21,7 +21,7 @@ from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, PreparedClip, load_cli
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.metrics import FACE_METRICS, METRICS, PIXEL_METRICS, FaceMeasures, PixelMeasures
 from mobile_bilayer.runtime.bundle import Bundle
-from mobile_bilayer.student.network import FrameNetwork, StudentConfig
+from mobile_bilayer.student.network import landmark_warp
 from mobile_bilayer.teacher.landmark import LandmarkTeacher
 
 Method = Callable[[dict[str, Tensor]], Tensor]
@@ -184,7 +184,7 @@ def evaluate_fidelity(
     clips = load_clips(prepared)
     if videos_only:
         clips = [c for c in clips if not c.photos] or clips
-    methods = {"static photo": static_photo, "landmark warp": landmark_warp(), **methods}
+    methods = {"static photo": static_photo, "landmark warp": warp_method, **methods}
     pixels = PixelMeasures()
     measured, rows = [], [_labels(list(methods))]
     rng = np.random.default_rng(0)
@@ -212,18 +212,9 @@ def static_photo(batch: dict[str, Tensor]) -> Tensor:
     return (batch["image"] * 2 - 1).expand_as(batch["target"])
 
 
-def landmark_warp() -> Method:
-    """The student's prior alone, in which nothing is learned."""
-    network = FrameNetwork(StudentConfig())
-
-    @torch.no_grad()
-    def method(batch: dict[str, Tensor]) -> Tensor:
-        points, texture = batch["points"], static_photo(batch)
-        flow = network.prior(batch["source_points"].expand_as(points), points)[:, :2]
-        ones = torch.ones_like(flow)
-        return composite(texture, texture, Layers(torch.cat([flow, ones], 1), torch.zeros(len(points), 3, 64, 64)))
-
-    return method
+def warp_method(batch: dict[str, Tensor]) -> Tensor:
+    """The landmark warp, in which nothing is learned."""
+    return landmark_warp(static_photo(batch), batch["source_points"], batch["points"])
 
 
 def student_method(bundle: Bundle) -> Method:

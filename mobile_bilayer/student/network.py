@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mobile_bilayer.batch_norm import BatchNorm
-from mobile_bilayer.compositing import Layers, bilinear_matrix
+from mobile_bilayer.compositing import Layers, bilinear_matrix, composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, RIGHT_EYE, RIGHT_IRIS
@@ -273,6 +274,24 @@ class FrameNetwork(nn.Module):
         start = self.up64(colours)
         paint = torch.tanh(start + self.paint(torch.relu(self.up64(self.paint_mix(x64)))))
         return Layers(torch.cat([flow, 1.0 - blend, mask], 1), self.up64(blend) * paint), paint
+
+
+@cache
+def _untrained() -> FrameNetwork:
+    with torch.random.fork_rng(devices=[]):  # its random weights are of no use, and cost nobody's random numbers
+        return FrameNetwork(StudentConfig())
+
+
+@torch.no_grad()
+def landmark_warp(texture: Tensor, source: Tensor, driving: Tensor) -> Tensor:
+    """The prior alone, in which nothing is learned: what every network here is measured against.
+
+    texture (N, 3, H, H) in [-1, 1], which stands behind itself; source (N or 1, K, 2), driving (N, K, 2); returns
+    (N, 3, H, H)
+    """
+    flow = _untrained().to(texture.device).prior(source.expand_as(driving), driving)[:, :2]
+    layers = Layers(torch.cat([flow, torch.ones_like(flow)], 1), torch.zeros_like(flow[:, :1]).expand(-1, 3, -1, -1))
+    return composite(texture, texture, layers)
 
 
 class Student(nn.Module):

@@ -65,12 +65,10 @@ class Windows(NamedTuple):
         return self._parts(x, corners, self.side - 2 * RIM, x.shape[-1] // self.side)
 
     @staticmethod
-    def _parts(x: Tensor, corners: list[tuple[int, ...]], side: int, scale: int) -> Tensor:
+    def _parts(frames: Tensor, corners: list[tuple[int, ...]], side: int, scale: int) -> Tensor:
         size = side * scale
-        return torch.stack(
-            [one[:, y * scale : y * scale + size, x_ * scale : x_ * scale + size]
-             for one, (y, x_) in zip(x, corners, strict=True)]
-        )  # fmt: skip
+        at = [(top * scale, left * scale) for top, left in corners]
+        return torch.stack([one[:, y : y + size, x : x + size] for one, (y, x) in zip(frames, at, strict=True)])
 
 
 class LandmarkAvatar(NamedTuple):

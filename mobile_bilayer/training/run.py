@@ -127,13 +127,13 @@ def batches(data: Pairs, first_step: int, sources: int, workers: int, fabric: Fa
         raise MobileBilayerError(str(error).rsplit("MobileBilayerError: ", 1)[-1].strip()) from error
 
 
-def read_checkpoint(path: Path, config: str, device: torch.device) -> dict | None:
-    """What `write_checkpoint` wrote; None if there is no file. `config` must be the one it was written with."""
+def read_checkpoint(path: Path, settings: str, device: torch.device) -> dict | None:
+    """What `write_checkpoint` wrote; None if there is no file. Its `settings` must be these."""
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        same = state["config"] == config
+        same = state["settings"] == settings
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
         raise MobileBilayerError(
             f"{path} can't be read ({error}). Delete it to begin anew, or choose another --output."

@@ -192,9 +192,9 @@ def train_student(
     )
     wrapped, optimizer = fabric.setup(student, optimizer)
     average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
-    shape = json.dumps(asdict(config))
+    settings = json.dumps(asdict(config))
     checkpoint = out / "checkpoint.pt"
-    if state := read_checkpoint(checkpoint, shape, fabric.device):
+    if state := read_checkpoint(checkpoint, settings, fabric.device):
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -207,7 +207,7 @@ def train_student(
     def save() -> None:
         metrics, sheet = validate(average.module, shown, lpips)
         state = {
-            "config": shape,
+            "settings": settings,
             "student": student.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),

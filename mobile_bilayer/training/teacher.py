@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import default_collate
 
 from mobile_bilayer.capture.images import write_image
-from mobile_bilayer.compositing import Layers, composite, identity_grid, resize
+from mobile_bilayer.compositing import composite, identity_grid, resize
 from mobile_bilayer.dataset.pairs import (
     NO_AUGMENTATION,
     Augmentation,
@@ -42,7 +42,7 @@ from mobile_bilayer.dataset.pairs import (
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import VGG19, VGGFACE, Lpips, Vgg
 from mobile_bilayer.pose.stickman import draw_keypoints_stickman
-from mobile_bilayer.student.network import FrameNetwork, StudentConfig
+from mobile_bilayer.student.network import landmark_warp
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.teacher.blocks import warp
 from mobile_bilayer.teacher.config import TeacherConfig
@@ -160,7 +160,6 @@ class Shown(NamedTuple):
     under          what lies under the image, with its own target and weight: it may be larger
     mask           and what it should be
     alpha          the same of the source, or None
-    inner          cuts a picture of the whole frame to what is shown
     """
 
     image: Tensor
@@ -333,13 +332,9 @@ def validation_batches(clips: list[PreparedClip], pairs: int, seed: int) -> list
     return [to_tensors(default_collate(examples[i : i + 4])) for i in range(0, pairs, 4)]
 
 
-@torch.no_grad()
 def warped(batch: dict[str, Tensor]) -> Tensor:
-    """The landmark warp alone, to compare with."""
-    texture = batch["image"] * 2 - 1
-    flow = FrameNetwork(StudentConfig()).to(texture.device).prior(batch["source_points"], batch["points"])[:, :2]
-    ones = torch.ones_like(flow)
-    return composite(texture, texture, Layers(torch.cat([flow, ones], 1), torch.zeros(len(flow), 3, 64, 64).to(flow)))
+    """The landmark warp alone, to compare with; one target a source."""
+    return landmark_warp(batch["image"] * 2 - 1, batch["source_points"], batch["points"])
 
 
 def measure(shown: list[tuple[Tensor, dict[str, Tensor]]], lpips: nn.Module) -> dict[str, float]:
@@ -504,10 +499,9 @@ def train_teacher(
         except OSError as error:
             raise MobileBilayerError(f"The folder {out} can't be made ({error}). Choose another --output.") from error
     # What a checkpoint must agree with, or the steps would not be the same.
-    same = {"config": asdict(config), "training": asdict(training), "augmentation": asdict(augmentation or Augmentation())}
-    shape = json.dumps(same)
+    settings = {"config": asdict(config), "training": asdict(training), "augmentation": asdict(augmentation or Augmentation())}
     checkpoint = out / "checkpoint.pt"
-    state = read_checkpoint(checkpoint, shape, fabric.device)
+    state = read_checkpoint(checkpoint, json.dumps(settings), fabric.device)
 
     teacher = make_teacher(config)
     if start is not None and state is None:
@@ -582,7 +576,8 @@ def train_teacher(
 
     def save() -> None:
         state = {name: module.state_dict() for name, module in (modules | optimizers).items()}
-        write_checkpoint(checkpoint, state | {"config": shape, "step": budget.step, "elapsed_s": budget.elapsed_s, "sums": sums, "validated": validated})
+        state |= {"settings": json.dumps(settings), "step": budget.step, "elapsed_s": budget.elapsed_s}
+        write_checkpoint(checkpoint, state | {"sums": sums, "validated": validated})
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
     with Progress(*columns, disable=not leads) as bar, interrupts() as asked:
@@ -644,8 +639,9 @@ def train_teacher(
                     f"Go on from {checkpoint}, or from other weights, with a lower --rate."
                 )
             budget.count_step()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(fabric.all_reduce(value.detach(), reduce_op="mean"))
+            values = fabric.all_reduce(torch.stack([term.detach() for term in terms.values()]), reduce_op="mean")
+            for name, value in zip(terms, values.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
             if budget.step % log_every == 0:
                 if leads:
                     record({f"loss_{name}": value / log_every for name, value in sums.items()})

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mobile_bilayer.compositing import composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import FrameNetwork, Student, StudentConfig
+from mobile_bilayer.student.network import FrameNetwork, Student, StudentConfig, landmark_warp
 
 GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
 
@@ -148,3 +148,16 @@ def test_a_frame_does_not_depend_on_its_batch():
 def test_widths_that_make_no_network_are_refused(widths):
     with pytest.raises(MobileBilayerError, match="frame_widths"):
         StudentConfig(frame_widths=widths)
+
+
+def test_the_landmark_warp_moves_what_its_landmarks_move_and_nobodys_random_numbers():
+    centres = (torch.arange(64) + 0.5) / 32 - 1
+    texture = centres.expand(1, 3, 64, 64)  # each pixel shows its own x
+    source = torch.rand(1, POINTS, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    state = torch.get_rng_state()
+    still = landmark_warp(texture, source, source)
+    moved = landmark_warp(texture, source, source + torch.tensor([0.125, 0.0]))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(still, texture, atol=1e-5, rtol=0)
+    # Among the landmarks, which all go right by 4 pixels, a pixel shows what was 4 pixels left of it.
+    torch.testing.assert_close(moved[..., 28:36, 28:36], texture[..., 28:36, 24:32], atol=0.02, rtol=0)
