@@ -91,6 +91,11 @@ class PreparedClip:
         return _motion(self).contents.inside
 
     @property
+    def shots(self) -> np.ndarray:
+        """(N,) int64: frames between two cuts have the same number."""
+        return _motion(self).contents.shots
+
+    @property
     def points(self) -> np.ndarray:
         """(N, K, 2) float32: mesh and head points, pixels. The torso's depend on the source."""
         return _motion(self).points
@@ -108,6 +113,22 @@ class PreparedClip:
         return read_frame(self.entry, _motion(self).contents, index)
 
 
+APERTURES_COUNT = 0.3  # of the difference between two frames
+
+
+def apertures(landmarks: np.ndarray) -> np.ndarray:
+    """How far eyes and mouth are open, (N, 3): height against width of both eyes, and of the mouth against the eyes' distance.
+
+    landmarks  (N, 478, 2 or 3)
+    """
+
+    def apart(first: int, second: int) -> np.ndarray:
+        return np.linalg.norm(landmarks[:, first, :2] - landmarks[:, second, :2], axis=1)
+
+    pairs = ((159, 145, 33, 133), (386, 374, 263, 362), (13, 14, 33, 263))
+    return np.stack([apart(a, b) / np.maximum(apart(c, d), 1e-3) for a, b, c, d in pairs], 1)
+
+
 _KEPT_FRAMES = 20_000  # of the clips used last: some 200 MB in each process
 _kept: OrderedDict[PreparedClip, _Motion] = OrderedDict()  # the one used last comes last
 
@@ -122,7 +143,9 @@ def _motion(clip: PreparedClip) -> _Motion:
     places = points - points.mean(1, keepdims=True) * 0.7  # where the head is counts a little
     weight = np.ones(places.shape[1])
     weight[: len(LIPS + RIGHT_EYE + LEFT_EYE)] = 2.5
-    pose = (places / half[:, None, None] * weight[:, None]).reshape(len(places), -1).astype(np.float32)
+    pose = (places / half[:, None, None] * weight[:, None]).reshape(len(places), -1)
+    # Lids move few points and those a little: without this a blink would count as no change.
+    pose = np.concatenate([pose, pose.shape[1] * APERTURES_COUNT * apertures(contents.landmarks)], 1).astype(np.float32)
     _kept[clip] = _Motion(contents, points, pose)
     while len(_kept) > 1 and sum(map(len, _kept)) > _KEPT_FRAMES:
         _kept.popitem(last=False)
@@ -264,7 +287,7 @@ def mouth_and_eyes(points: np.ndarray) -> np.ndarray:
 
 
 class Pairs(Dataset):
-    """Endless examples: a source, and targets that differ much from it in pose and expression.
+    """Endless examples: a source, and targets of the same shot that differ much from it in pose and expression.
 
     Example `index` depends on clips, seed and index alone: whoever makes it, and whenever.
     """
@@ -287,8 +310,12 @@ class Pairs(Dataset):
         source = int(rng.integers(len(clip)))
         distance = np.abs(clip.pose - clip.pose[source]).mean(1)
         # The further, the likelier; never the source itself.
-        chance = distance**1.5 + 1e-9
+        # Behind a cut lies another background, and other clothes: nothing that landmarks could tell.
+        chance = np.where(clip.shots == clip.shots[source], distance**1.5 + 1e-9, 0)
         chance[source] = 0
+        if not chance.any():
+            chance = distance**1.5 + 1e-9
+            chance[source] = 0
         targets = rng.choice(len(clip), self.targets, p=chance / chance.sum(), replace=True)
         return make_example(clip, source, [int(t) for t in targets], self.augmentation, rng)
 

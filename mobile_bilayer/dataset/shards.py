@@ -5,8 +5,9 @@ tools pass over names like the first and read each other member as one sample. O
 says where every frame lies: one is read without its neighbours, and the same bytes are a file of their own before.
 
 Of N frames: `landmarks` (N, 478, 3) and `inside` (N, 4) float32; `frames`, JPEGs, and `alphas`, PNGs, one behind the
-other as uint8, with the ends of each, `frame_ends` and `alpha_ends` (N,) int64. The metadata have identity, licence
-and photos. Clips prepared before there were tars are files of their own, with pixels in `frames` and `alphas`.
+other as uint8, with the ends of each, `frame_ends` and `alpha_ends` (N,) int64; and `shots` (N,) int64, if there are
+several. The metadata have identity, licence and photos. Clips prepared before there were tars are files of their own,
+with pixels in `frames` and `alphas`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _INDEX, _FORMAT = "__index__", 1
 _MOTION = {"landmarks": ("F32", 478, 3), "inside": ("F32", 4)}
 _PIXELS = {"frames": ("U8", *_RGB), "alphas": ("U8", *_ALPHA)}
 _ENDS = {"frame_ends": ("I64",), "alpha_ends": ("I64",)}
+_SHOTS = {"shots": ("I64",)}
 _TYPES = {"U8": np.dtype("u1"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
 
 
@@ -62,12 +64,14 @@ class Contents:
 
     landmarks  (N, 478, 3) float32, pixels of the prepared frame
     inside     (N, 4) float32: left, top, right, bottom of what is picture, and not padding
+    shots      (N,) int64: frames between two cuts have the same number
     frames, alphas  (N, 2) int64: where in the file each begins and ends
     encoded    as JPEG and PNG, or pixels as they are
     """
 
     landmarks: np.ndarray
     inside: np.ndarray
+    shots: np.ndarray
     frames: np.ndarray
     alphas: np.ndarray
     encoded: bool
@@ -94,10 +98,16 @@ def encode_frame(rgb: np.ndarray, alpha: np.ndarray) -> tuple[bytes, bytes]:
 
 
 def encode_clip(
-    pictures: Sequence[tuple[bytes, bytes]], landmarks: np.ndarray, inside: np.ndarray, facts: dict[str, str]
+    pictures: Sequence[tuple[bytes, bytes]],
+    landmarks: np.ndarray,
+    inside: np.ndarray,
+    facts: dict[str, str],
+    shots: np.ndarray | None = None,
 ) -> bytes:
-    """A clip's file, of what `encode_frame` returns, (N, 478, 3), (N, 4), and its identity, licence and photos."""
+    """A clip's file, of what `encode_frame` returns, (N, 478, 3), (N, 4), its identity, licence and photos, and (N,)."""
     tensors = {"landmarks": landmarks.astype(np.float32), "inside": inside.astype(np.float32)}
+    if shots is not None and np.ptp(shots):
+        tensors["shots"] = shots.astype(np.int64)
     for name, parts in zip(("frame", "alpha"), zip(*pictures, strict=True), strict=True):
         tensors[f"{name}s"] = np.frombuffer(b"".join(parts), np.uint8)
         tensors[f"{name}_ends"] = np.cumsum([len(part) for part in parts], dtype=np.int64)
@@ -146,7 +156,8 @@ def _header(path: Path, offset: int, size: int) -> tuple[dict[str, _Tensor], dic
             raise ValueError(f"{name} is cut off")
         tensors[name] = _Tensor(kind, shape, offset + start + begin, offset + start + end)
     count = (*tensors["landmarks"].shape, 0)[0]
-    for name, (kind, *shape) in (_MOTION | (_ENDS if "frame_ends" in tensors else _PIXELS)).items():
+    wanted = _MOTION | (_ENDS if "frame_ends" in tensors else _PIXELS) | (_SHOTS if "shots" in tensors else {})
+    for name, (kind, *shape) in wanted.items():
         got = tensors[name]
         if (got.kind, got.shape) != (kind, (count, *shape)):
             raise ValueError(f"{name} is {got.kind} {got.shape}, not {kind} {(count, *shape)}")
@@ -177,7 +188,7 @@ def read_contents(entry: Entry) -> Contents:
         if (count := tensors["landmarks"].shape[0]) != entry.frames:
             raise ValueError(f"it has {count} frames, and by the index {entry.frames}")
         encoded = "frame_ends" in tensors
-        names = [*_MOTION, *(_ENDS if encoded else ())]
+        names = [*_MOTION, *(_ENDS if encoded else ()), *(_SHOTS if "shots" in tensors else ())]
         blocks = _read(entry.path, *((tensors[name].start, tensors[name].stop) for name in names))
         read = {
             name: block.view(_TYPES[tensors[name].kind]).reshape(tensors[name].shape)
@@ -193,7 +204,8 @@ def read_contents(entry: Entry) -> Contents:
             if not (starts < ends).all() or ends[-1] != size:
                 raise ValueError(f"the pictures in {name} do not end where it does")
             spans[name] = tensors[name].start + np.stack([starts, ends], 1)
-        return Contents(read["landmarks"], read["inside"], **spans, encoded=encoded)
+        shots = read.get("shots", np.zeros(count, np.int64))
+        return Contents(read["landmarks"], read["inside"], shots, **spans, encoded=encoded)
     except _BROKEN as error:
         raise entry.damaged(error) from error
 

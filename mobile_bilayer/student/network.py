@@ -20,11 +20,16 @@ from mobile_bilayer.batch_norm import BatchNorm
 from mobile_bilayer.compositing import Layers, bilinear_matrix, composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, RIGHT_EYE, RIGHT_IRIS
+from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, MESH, RIGHT_EYE, RIGHT_IRIS
 from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_distances
 
 IMAGE_PX = 256
 SHARP_POINTS = len(LIPS + RIGHT_EYE + LEFT_EYE + RIGHT_IRIS + LEFT_IRIS + BROWS)  # the first of the network points
+# Of each eye: left and right corner in an upright picture, upper lid, lower lid below it, iris.
+EYES = (
+    ((33, 133), (246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155), RIGHT_IRIS),
+    ((362, 263), (398, 384, 385, 386, 387, 388, 466), (382, 381, 380, 374, 373, 390, 249), LEFT_IRIS),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class StudentConfig:
     wide_share: float = 0.02  # weight of the wide Gaussians
     still: float = 0.02  # weight of "does not move": far from the face the flow falls to zero
     still_sharp: float = 0.05
+    sigma_lid: float = 0.0  # of lids that shut (`Lids`); 0: the prior leaves them half open
     flow_reach: float = 0.3  # largest learned correction of the flow
 
     def __post_init__(self) -> None:
@@ -52,8 +58,13 @@ class StudentConfig:
         object.__setattr__(self, "frame_widths", tuple(self.frame_widths))
         object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
 
+    def takes_weights_of(self, other: StudentConfig) -> bool:
+        """Whether it has the shape of `other`: in the prior's numbers, which have no weights, they may differ."""
+        learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
+        return all(getattr(self, name) == getattr(other, name) for name in learned)
 
-SIZES = {"S": StudentConfig()}
+
+SIZES = {"S": StudentConfig(sigma_lid=0.025)}
 
 
 class AvatarCode(NamedTuple):
@@ -159,6 +170,56 @@ class AvatarEncoder(nn.Module):
         return AvatarCode(read, self.map_head(x32), torch.sigmoid(self.alpha_head(self.up64(self.alpha_mix(x64)))))
 
 
+class Lids(nn.Module):
+    """What moves the skin of shut lids.
+
+    Where lids meet, the upper one's landmarks and the lower one's are in one place and want to move it differently. Their
+    mean shows the pupil. So, as an eye shuts, they hand over to copies of themselves a quarter of its width outwards.
+    On 30 pairs of an open and a shut eye the warp's L1 around it fell from 0.113 to 0.094.
+    """
+
+    outwards = 0.25  # of the eye's width
+    shut, open = 0.07, 0.27  # height of an eye against its width
+
+    def __init__(self) -> None:
+        super().__init__()
+        at = {landmark: place for place, landmark in enumerate(MESH)}
+
+        def rows(landmarks: tuple[int, ...] | list[int]) -> Tensor:
+            return nn.functional.one_hot(torch.tensor([at[i] for i in landmarks]), POINTS).float()
+
+        width = torch.stack([rows(corners[1:])[0] - rows(corners[:1])[0] for corners, *_ in EYES])
+        gap = torch.stack([rows(lower[2:5]).mean(0) - rows(upper[2:5]).mean(0) for _, upper, lower, _ in EYES])
+        lids = torch.cat([rows(lid) for _, *both, _ in EYES for lid in both])
+        side = torch.tensor([-1.0, 1.0] * len(EYES)).repeat_interleave(len(EYES[0][1]))[:, None]
+        of_eye = torch.eye(len(EYES)).repeat_interleave(2 * len(EYES[0][1]), 0)
+        # Rows of points to: each eye's width and gap, the lids, what lies outwards of them.
+        self.register_buffer("rows", torch.cat([width, gap, lids, self.outwards * side * (of_eye @ width)])[None], persistent=False)
+        self.register_buffer("of_eye", of_eye[None], persistent=False)
+        faded = torch.stack([rows([*upper, *lower, *iris]).sum(0) for _, upper, lower, iris in EYES], 1)
+        self.register_buffer("faded", faded[None, :SHARP_POINTS], persistent=False)
+
+    def forward(self, moved: Tensor, driving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """moved (B, K, 3): displacements and ones; driving (B, K, 2).
+
+        Returns the copies (B, 28, 2), their displacements (B, 28, 2) and weights (B, 28, 1), and the weights of the first
+        `SHARP_POINTS` points (B, SHARP_POINTS, 1).
+        """
+        batch, eyes = len(driving), len(EYES)
+        count = self.of_eye.shape[1]
+        picked = torch.bmm(_of_batch(self.rows, batch), driving)
+        width, gap = picked[:, :eyes], picked[:, eyes : 2 * eyes]
+        lids, out = picked[:, 2 * eyes : 2 * eyes + count], picked[:, 2 * eyes + count :]
+        # The eye's normal is its width turned by 90 degrees: (x, y) to (-y, x).
+        height = gap[:, :, 1:] * width[:, :, :1] - gap[:, :, :1] * width[:, :, 1:]
+        height = height / (width[:, :, :1] * width[:, :, :1] + width[:, :, 1:] * width[:, :, 1:] + 1e-6)
+        shut = torch.clamp((self.open - height) * (1.0 / (self.open - self.shut)), 0.0, 1.0)
+        copies = lids + torch.cat([-1.0 * out[:, :, 1:], out[:, :, :1]], 2)
+        wanted = torch.bmm(_of_batch(self.rows[:, 2 * eyes : 2 * eyes + count], batch), moved)
+        weights = torch.bmm(_of_batch(self.of_eye, batch), shut)
+        return copies, wanted[:, :, :2], weights, 1.0 - torch.bmm(_of_batch(self.faded, batch), shut)
+
+
 class FrameTrunk(nn.Module):
     """A U-Net from 64 px down to 8 and back: int8 when exported so."""
 
@@ -197,6 +258,10 @@ class FrameNetwork(nn.Module):
         self.register_buffer("ones", torch.ones(1, POINTS, 1), persistent=False)
         self.register_buffer("centres32", pixel_centres(32), persistent=False)
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
+        if config.sigma_lid:
+            self.lids = Lids()
+            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.of_eye.shape[1]
+            self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
         self.trunk = FrameTrunk(config)
         self.up32, self.up64 = Upsample(32), Upsample(64)
         self.heads = nn.Conv2d(w64, 4, 3, padding=1)  # flow x, flow y, blend, mask
@@ -215,7 +280,7 @@ class FrameNetwork(nn.Module):
         narrowly: on people kept out of training that took the warp's L1 in mouth and eyes from 0.0567 to 0.0534.
         """
         config = self.config
-        narrow, wide, sharp = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide, config.sigma_sharp))
+        narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
         moved = torch.cat([source - driving, _of_batch(self.ones, len(source))], 2)
         total = splat(moved, *gaussians(driving, self.centres64, narrow))
         # What is wide needs few pixels.
@@ -223,12 +288,16 @@ class FrameNetwork(nn.Module):
         weight = total[:, 2:3]
         flow = total[:, :2] / (weight + config.still)
 
-        moving = driving[:, :SHARP_POINTS]
+        moving, wanted, sharp = driving[:, :SHARP_POINTS], moved[:, :SHARP_POINTS, :2], 1 / (2 * config.sigma_sharp**2)
+        weights = _of_batch(self.ones[:, :SHARP_POINTS], len(source))
+        if config.sigma_lid:
+            copies, of_copies, weights_of_copies, weights = self.lids(moved, driving)
+            moving, wanted = torch.cat([moving, copies], 1), torch.cat([wanted, of_copies], 1)
+            weights, sharp = torch.cat([weights, weights_of_copies], 1), self.sharp
         distance = square_distances(moving, driving)
         here = torch.bmm(torch.exp(-distance * narrow) + config.wide_share * torch.exp(-distance * wide), moved)
-        missed = moved[:, :SHARP_POINTS, :2] - here[:, :, :2] / (here[:, :, 2:3] + config.still)
-        missed = torch.cat([missed, _of_batch(self.ones[:, :SHARP_POINTS], len(source))], 2)
-        extra = splat(missed, *gaussians(moving, self.centres64, sharp))
+        missed = wanted - here[:, :, :2] / (here[:, :, 2:3] + config.still)
+        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(moving, self.centres64, sharp))
         flow = flow + extra[:, :2] / (extra[:, 2:3] + config.still_sharp)
         return torch.cat([flow, weight / (weight + 1.0)], 1)
 

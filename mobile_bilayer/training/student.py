@@ -55,7 +55,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     ema: float = 0.999
     l1: float = 2.0
-    lpips: float = 1.0
+    lpips: float = 2.0
     paint: float = 1.0  # L1 of the paint by itself, mostly in mouth and eyes: barely blended in, it would hardly learn
     alpha: float = 0.1  # binary cross-entropy of the person's mask, in source and target
     mouth_and_eyes: float = 8.0  # weight of their pixels; 1 elsewhere
@@ -174,7 +174,7 @@ def train_student(
     student, lpips = Student(config), fabric.to_device(Lpips())
     if start is not None:
         begun, _ = load_student(start)
-        if begun.config != config:
+        if not config.takes_weights_of(begun.config):
             raise MobileBilayerError(f"{start} holds a student of another shape. Train the shape it has, or start afresh.")
         student.load_state_dict(begun.state_dict())
     for module in student.modules():

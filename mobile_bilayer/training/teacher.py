@@ -383,9 +383,14 @@ def start_from(teacher: LandmarkTeacher | Teacher, path: Path) -> None:
     except (OSError, SafetensorError, ValueError) as error:
         raise MobileBilayerError(f"{path} can't be read as weights ({error}). Give a file that training wrote.") from error
     begun = (load_student if of_student else load_teacher)(path)[0]
-    wanted = teacher.config.coarse if of_student else teacher.config
-    got = begun.config if of_student else replace(begun.config, enhancer_steps=0)  # an enhancer is not trained
-    if got != wanted:
+    if of_student:
+        fits = teacher.config.coarse is not None and teacher.config.coarse.takes_weights_of(begun.config)
+    else:
+        got = replace(begun.config, enhancer_steps=0)  # an enhancer is not trained
+        if got.coarse and teacher.config.coarse and teacher.config.coarse.takes_weights_of(got.coarse):
+            got = replace(got, coarse=teacher.config.coarse)
+        fits = got == teacher.config
+    if not fits:
         raise MobileBilayerError(f"{path} holds weights of another shape. Train the shape they have, or start afresh.")
     weights = {name: value for name, value in begun.state_dict().items() if not name.startswith("texture_enhancer.")}
     (teacher.coarse if of_student else teacher).load_state_dict(weights)

@@ -171,7 +171,32 @@ def test_targets_are_never_the_source_and_mostly_far_from_it(clip, monkeypatch):
     assert all(source not in targets for source, *targets in chosen)
     away = np.array([[np.abs(clip.pose[t] - clip.pose[s]).mean() for t in targets] for s, *targets in chosen])
     even = np.mean([np.abs(clip.pose[t] - clip.pose[s]).mean() for s in range(6) for t in range(6) if s != t])
-    assert away.mean() > 1.1 * even
+    assert away.mean() > 1.05 * even
+
+
+def test_targets_are_of_the_sources_shot_unless_it_is_alone_in_it(tmp_path, write_clip, monkeypatch):
+    shots = np.array([0, 0, 0, 1, 1, 2])
+    clip = PreparedClip(write_clip(tmp_path / "clip.safetensors", shots=shots))
+    chosen = []
+    monkeypatch.setattr(pairs, "make_example", lambda _c, source, targets, *_: chosen.append((source, *targets)))
+    made = Pairs([clip], 2, NO_AUGMENTATION, seed=0)
+    for index in range(100):
+        made[index]
+    assert all(shots[t] == shots[s] for s, *targets in chosen for t in targets if s != 5)
+    alone = {t for s, *targets in chosen for t in targets if s == 5}
+    assert len(alone) > 1 and 5 not in alone
+
+
+def test_a_blink_counts_as_much_as_a_turn_of_the_head(tmp_path, write_clip, turned_face):
+    shut = turned_face(0, 0)
+    for upper, lower in ((159, 145), (386, 374)):
+        shut[upper] = shut[lower]
+    faces = np.stack([turned_face(0, 0), shut, turned_face(0.1, 0)])
+    clip = PreparedClip(write_clip(tmp_path / "clip.safetensors", count=3, landmarks=faces))
+    blink, turn = (np.abs(clip.pose[i] - clip.pose[0]).mean() for i in (1, 2))
+    assert blink > turn
+    open_eyes, closed = pairs.apertures(faces)[:2, :2]
+    assert (open_eyes > 0.15).all() and (closed == 0).all()
 
 
 def test_much_footage_of_one_person_does_not_drown_the_others(tmp_path, write_clip):
@@ -327,6 +352,7 @@ def test_damaged_clips_are_named(tmp_path, write_clip):
         ("landmarks", np.zeros((6, 68, 3), np.float32)),
         ("landmarks", np.full((6, 478, 3), np.nan, np.float32)),
         ("inside", np.zeros((6, 2), np.float32)),
+        ("shots", np.zeros(5, np.int64)),
     ],
 )
 def test_clips_with_wrong_tensors_are_named(tmp_path, write_clip, name, tensor):

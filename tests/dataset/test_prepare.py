@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.capture.video import VideoWriter
 from mobile_bilayer.dataset import prepare as preparing
 from mobile_bilayer.dataset import shards
-from mobile_bilayer.dataset.pairs import load_clips
-from mobile_bilayer.dataset.prepare import Clip, Prepared, find_clips, parse_share, prepare
+from mobile_bilayer.dataset.pairs import PreparedClip, load_clips
+from mobile_bilayer.dataset.prepare import Clip, Prepared, find_clips, find_shots, parse_share, prepare
 from mobile_bilayer.dataset.shards import read_index
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.samples import sample_photo
@@ -455,3 +456,33 @@ def test_what_is_no_clips_fault_stops_the_run_and_is_not_held_against_it(tmp_pat
     assert not list(out.glob("**/*.left-out"))
     # Empty videos, though, are their own fault.
     assert [reason[:6] for reason in prepare(videos, out, None, 5, jobs=1).left_out] == ["anna: ", "ben: /"]
+
+
+def test_shots_are_told_apart_and_motion_is_no_cut():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+    steps = rng.normal(0, 2, (2, 10, 16, 16, 3))  # sensor noise
+    thumbnails = np.clip(np.concatenate([first + steps[0], second + steps[1]]), 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(find_shots(thumbnails), np.repeat([0, 1], 10))
+    # A camera that always moves: each frame differs from the one before, none more than the others.
+    moving = np.stack([np.roll(thumbnails[0], i, axis=1) for i in range(10)])
+    assert not find_shots(moving).any()
+
+
+def test_shots_are_written_where_there_are_several(tmp_path, monkeypatch, turned_face):
+    """A clip whose wall changes from black to white half-way."""
+    walls = [np.full((480, 480, 3), grey, np.uint8) for grey in (20, 20, 230, 230)]
+    monkeypatch.setattr(preparing, "_pictures", lambda *_: iter(walls))
+    monkeypatch.setattr(preparing, "detect_padded", lambda *_: turned_face(0, 0))
+
+    class Nobody:
+        def alpha(self, rgb):
+            return np.zeros(rgb.shape[:2], np.float32)
+
+    clip = preparing.Clip("wall", "anna", (tmp_path / "wall.mp4",), "CC0")
+    path = tmp_path / "wall.safetensors"
+    path.write_bytes(preparing._content(clip, 8, None, Nobody()))
+    assert PreparedClip(path).shots.tolist() == [0, 0, 1, 1]
+    walls[2:] = walls[:2]
+    path.write_bytes(preparing._content(clip, 8, None, Nobody()))
+    assert "shots" not in load_file(path) and not PreparedClip(path).shots.any()

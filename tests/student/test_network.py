@@ -8,16 +8,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobile_bilayer.compositing import composite
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import FrameNetwork, Student, StudentConfig, landmark_warp
+from mobile_bilayer.pose.head import POINTS, face_template, network_points
+from mobile_bilayer.pose.landmarks import MESH
+from mobile_bilayer.student.network import EYES, SIZES, FrameNetwork, Student, StudentConfig, landmark_warp
 
 GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
 
 
-@pytest.fixture(scope="module")
-def student() -> Student:
+@pytest.fixture(scope="module", params=[StudentConfig(), SIZES["S"]], ids=["lids half open", "lids shut"])
+def student(request) -> Student:
     torch.manual_seed(0)
-    return Student(StudentConfig()).eval()
+    return Student(request.param).eval()
 
 
 def face(batch: int, seed: int = 0) -> torch.Tensor:
@@ -65,6 +66,48 @@ def test_the_prior_flow_takes_each_part_its_own_way(student):
     flow = student.frame.prior(source, driving)[0, :2]
     torch.testing.assert_close(flow[:, 19, 19], torch.tensor([0.05, 0]), rtol=0, atol=0.003)  # (-0.39, -0.39)
     torch.testing.assert_close(flow[:, 44, 44], torch.zeros(2), rtol=0, atol=0.003)  # (0.39, 0.39)
+
+
+def template_face(shut: float) -> torch.Tensor:
+    """(1, K, 2) points of the template's face; `shut` is how far its lids have come together, 0..1."""
+    face = face_template().points * 0.45
+    for _, upper, lower, _ in EYES:
+        line = 0.3 * face[list(upper)] + 0.7 * face[list(lower)]
+        for lid in (upper, lower):
+            face[list(lid)] += shut * (line - face[list(lid)])
+    return torch.from_numpy(network_points(face))[None]
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.5, -0.5])
+def test_shut_lids_are_drawn_by_the_lids_and_not_by_their_mean(lean):
+    """Just above where they meet the upper lid's skin is shown, just below the lower one's; leaning heads as well."""
+    turn = torch.tensor([[math.cos(lean), math.sin(lean)], [-math.sin(lean), math.cos(lean)]])
+    source, driving = template_face(0) @ turn, template_face(1) @ turn
+    flows = {name: FrameNetwork(config).prior(source, driving)[:, :2] for name, config in
+             (("half", StudentConfig()), ("shut", SIZES["S"]))}  # fmt: skip
+    missed = dict.fromkeys(flows, 0.0)
+    for corners, *lids, _ in EYES:
+        first, last = (driving[0, MESH.index(corner)] for corner in corners)
+        down = torch.stack([first[1] - last[1], last[0] - first[0]])  # as long as the eye is wide
+        for lid, side in zip(lids, (-0.2, 0.2), strict=True):
+            middle = MESH.index(lid[3])
+            at = (driving[0, middle] + side * down).reshape(1, 1, 1, 2)
+            for name, flow in flows.items():
+                shown = torch.nn.functional.grid_sample(flow, at, align_corners=False).flatten()
+                missed[name] += float((shown - (source - driving)[0, middle]).norm())
+    assert missed["shut"] < 0.5 * missed["half"], missed
+
+
+def test_open_eyes_move_as_they_always_did():
+    wide, driving = template_face(-0.4), template_face(-0.3)  # as wide as lids count as open
+    ours, before = (FrameNetwork(c).prior(driving, wide) for c in (SIZES["S"], StudentConfig()))
+    torch.testing.assert_close(ours, before, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_fit_whatever_the_prior_is():
+    assert SIZES["S"].takes_weights_of(StudentConfig()) and StudentConfig().takes_weights_of(SIZES["S"])
+    assert not SIZES["S"].takes_weights_of(StudentConfig(codes=11))
+    Student(SIZES["S"]).load_state_dict(Student(StudentConfig()).state_dict())
 
 
 def test_far_from_the_face_the_prior_flow_falls_to_zero(student):
