@@ -30,6 +30,10 @@ EYES = (
     ((33, 133), (246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155), RIGHT_IRIS),
     ((362, 263), (398, 384, 385, 386, 387, 388, 466), (382, 381, 380, 374, 373, 390, 249), LEFT_IRIS),
 )
+MOUTH_INSIDE = (-0.7, -1.1, -1.1)  # its colour before `tanh`: a dark red
+MOUTH_BLEND = 8.0  # of a mouth's inside: it begins as paint
+# Inner corners of the lips in an upright picture, from left to right, and between them upper and lower lip.
+MOUTH = ((78, 308), (80, 81, 82, 13, 312, 311, 310), (88, 178, 87, 14, 317, 402, 318))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class StudentConfig:
     still: float = 0.02  # weight of "does not move": far from the face the flow falls to zero
     still_sharp: float = 0.05
     sigma_lid: float = 0.0  # of lids that shut (`Lids`); 0: the prior leaves them half open
+    sigma_mouth: float = 0.0  # of a mouth's inside (`Mouth`); 0: a mouth that opens shows stretched lips at first
     flow_reach: float = 0.3  # largest learned correction of the flow
 
     def __post_init__(self) -> None:
@@ -64,7 +69,7 @@ class StudentConfig:
         return all(getattr(self, name) == getattr(other, name) for name in learned)
 
 
-SIZES = {"S": StudentConfig(sigma_lid=0.025)}
+SIZES = {"S": StudentConfig(sigma_lid=0.025, sigma_mouth=0.025)}
 
 
 class AvatarCode(NamedTuple):
@@ -170,6 +175,16 @@ class AvatarEncoder(nn.Module):
         return AvatarCode(read, self.map_head(x32), torch.sigmoid(self.alpha_head(self.up64(self.alpha_mix(x64)))))
 
 
+def _rows(landmarks: tuple[int, ...] | list[int]) -> Tensor:
+    """(n, K): a product with the network points picks these landmarks."""
+    return nn.functional.one_hot(torch.tensor([MESH.index(i) for i in landmarks]), POINTS).float()
+
+
+def _cross(first: Tensor, second: Tensor) -> Tensor:
+    """(.., 1) of (.., 2) and (.., 2): the area that two vectors span, positive when the second is clockwise of the first."""
+    return first[..., :1] * second[..., 1:] - first[..., 1:] * second[..., :1]
+
+
 class Lids(nn.Module):
     """What moves the skin of shut lids.
 
@@ -183,21 +198,16 @@ class Lids(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        at = {landmark: place for place, landmark in enumerate(MESH)}
-
-        def rows(landmarks: tuple[int, ...] | list[int]) -> Tensor:
-            return nn.functional.one_hot(torch.tensor([at[i] for i in landmarks]), POINTS).float()
-
-        width = torch.stack([rows(corners[1:])[0] - rows(corners[:1])[0] for corners, *_ in EYES])
-        gap = torch.stack([rows(lower[2:5]).mean(0) - rows(upper[2:5]).mean(0) for _, upper, lower, _ in EYES])
-        lids = torch.cat([rows(lid) for _, *both, _ in EYES for lid in both])
+        width = torch.cat([_rows(corners[1:]) - _rows(corners[:1]) for corners, *_ in EYES])
+        gap = torch.stack([_rows(lower[2:5]).mean(0) - _rows(upper[2:5]).mean(0) for _, upper, lower, _ in EYES])
+        lids = torch.cat([_rows(lid) for _, *both, _ in EYES for lid in both])
         side = torch.tensor([-1.0, 1.0] * len(EYES)).repeat_interleave(len(EYES[0][1]))[:, None]
         of_eye = torch.eye(len(EYES)).repeat_interleave(2 * len(EYES[0][1]), 0)
+        faded = torch.stack([_rows([*upper, *lower, *iris]).sum(0) for _, upper, lower, iris in EYES], 1)
         # Rows of points to: each eye's width and gap, the lids, what lies outwards of them.
-        self.register_buffer("rows", torch.cat([width, gap, lids, self.outwards * side * (of_eye @ width)])[None], persistent=False)
-        self.register_buffer("of_eye", of_eye[None], persistent=False)
-        faded = torch.stack([rows([*upper, *lower, *iris]).sum(0) for _, upper, lower, iris in EYES], 1)
-        self.register_buffer("faded", faded[None, :SHARP_POINTS], persistent=False)
+        rows = torch.cat([width, gap, lids, self.outwards * side * (of_eye @ width)])
+        for name, matrix in (("rows", rows), ("lids", lids), ("of_eye", of_eye), ("faded", faded[:SHARP_POINTS])):
+            self.register_buffer(name, matrix[None], persistent=False)
 
     def forward(self, moved: Tensor, driving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """moved (B, K, 3): displacements and ones; driving (B, K, 2).
@@ -205,19 +215,62 @@ class Lids(nn.Module):
         Returns the copies (B, 28, 2), their displacements (B, 28, 2) and weights (B, 28, 1), and the weights of the first
         `SHARP_POINTS` points (B, SHARP_POINTS, 1).
         """
-        batch, eyes = len(driving), len(EYES)
-        count = self.of_eye.shape[1]
+        batch, eyes, count = len(driving), len(EYES), self.lids.shape[1]
         picked = torch.bmm(_of_batch(self.rows, batch), driving)
         width, gap = picked[:, :eyes], picked[:, eyes : 2 * eyes]
         lids, out = picked[:, 2 * eyes : 2 * eyes + count], picked[:, 2 * eyes + count :]
-        # The eye's normal is its width turned by 90 degrees: (x, y) to (-y, x).
-        height = gap[:, :, 1:] * width[:, :, :1] - gap[:, :, :1] * width[:, :, 1:]
-        height = height / (width[:, :, :1] * width[:, :, :1] + width[:, :, 1:] * width[:, :, 1:] + 1e-6)
+        height = _cross(width, gap) / (_squares(width) + 1e-6)
         shut = torch.clamp((self.open - height) * (1.0 / (self.open - self.shut)), 0.0, 1.0)
+        # Down is the eye's width turned by 90 degrees: (x, y) to (-y, x).
         copies = lids + torch.cat([-1.0 * out[:, :, 1:], out[:, :, :1]], 2)
-        wanted = torch.bmm(_of_batch(self.rows[:, 2 * eyes : 2 * eyes + count], batch), moved)
+        wanted = torch.bmm(_of_batch(self.lids, batch), moved)
         weights = torch.bmm(_of_batch(self.of_eye, batch), shut)
         return copies, wanted[:, :, :2], weights, 1.0 - torch.bmm(_of_batch(self.faded, batch), shut)
+
+
+class Mouth(nn.Module):
+    """Where a mouth is open that is not in the source: there is nothing to warp, all of it must be painted.
+
+    Points fill what lies between the inner lips. Each weighs as much as the area that it stands for, so that the sum of
+    their Gaussians is 1 in the mouth, 0 far from it, and one half at its rim, however far it is open.
+    """
+
+    across = (0.125, 0.375, 0.625, 0.875)  # from the upper lip to the lower one
+    least, full = 0.02, 0.1  # height against width, beyond twice the source's
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        corners, upper, lower = MOUTH
+        up, down, count = _rows(upper), _rows(lower), len(upper)
+        width = (_rows(corners[1:]) - _rows(corners[:1])).expand(count, -1)
+        self.precision = 1 / (2 * sigma**2)
+        # What a point stands for: the columns share the width; the Gaussian's own integral is 2 pi sigma^2.
+        self.share = 1.0 / (len(self.across) * (count + 1) * 2 * math.pi * sigma**2)
+        filling = torch.cat([(1 - t) * up + t * down for t in self.across])
+        of_column = torch.eye(count).repeat(len(self.across), 1)
+        for name, matrix in (("rows", torch.cat([width, down - up])), ("filling", filling), ("of_column", of_column)):
+            self.register_buffer(name, matrix[None], persistent=False)
+
+    def forward(self, source: Tensor, driving: Tensor, centres: Tensor) -> Tensor:
+        """source, driving (B, K, 2); returns (B, 1, S, S), some 0..1, at the S `centres`."""
+        batch, count = len(driving), self.of_column.shape[2]
+
+        def spanned(points: Tensor) -> tuple[Tensor, Tensor]:
+            picked = torch.bmm(_of_batch(self.rows, batch), points)
+            width, gap = picked[:, :count], picked[:, count:]
+            area = _cross(width, gap)
+            return area, area / (_squares(width) + 1e-6)
+
+        (_, before), (area, height) = spanned(source), spanned(driving)
+        before = torch.clamp(before, 0.0, 10.0)
+        new = torch.clamp((height - 2.0 * before - self.least) * (1.0 / (self.full - self.least)), 0.0, 1.0)
+        weights = torch.bmm(_of_batch(self.of_column, batch), area * new * self.share)
+        return splat(weights, *gaussians(torch.bmm(_of_batch(self.filling, batch), driving), centres, self.precision))
+
+
+def _squares(x: Tensor) -> Tensor:
+    """(.., 1): squared lengths of (.., 2)."""
+    return x[..., :1] * x[..., :1] + x[..., 1:] * x[..., 1:]
 
 
 class FrameTrunk(nn.Module):
@@ -260,8 +313,11 @@ class FrameNetwork(nn.Module):
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
         if config.sigma_lid:
             self.lids = Lids()
-            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.of_eye.shape[1]
+            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.lids.shape[1]
             self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
+        if config.sigma_mouth:
+            self.mouth = Mouth(config.sigma_mouth)
+            self.register_buffer("inside", torch.tensor(MOUTH_INSIDE).reshape(1, 3, 1, 1), persistent=False)
         self.trunk = FrameTrunk(config)
         self.up32, self.up64 = Upsample(32), Upsample(64)
         self.heads = nn.Conv2d(w64, 4, 3, padding=1)  # flow x, flow y, blend, mask
@@ -314,8 +370,8 @@ class FrameNetwork(nn.Module):
     def look(
         self, landmark_features: Tensor, map_features: Tensor, source: Tensor, driving: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the heads see, at 64 px: features (B, w64, 64, 64), the prior (B, 3, 64, 64) and the source's colours
-        (B, 3, 64, 64) where its landmarks went.
+        """What the heads see, at 64 px: features (B, w64, 64, 64), the prior (B, 3 or, with the mouth, 4, 64, 64) and the
+        colours (B, 3, 64, 64) that the paint starts from: the source's, where its landmarks went.
 
         Numbers are written 1.0, not 1: an integer would leave a type conversion outside the delegate.
         """
@@ -333,13 +389,20 @@ class FrameNetwork(nn.Module):
         fine = fine / (fine[:, -1:] + 0.1)
         prior = self.prior(source, driving)
         x64 = self.trunk(torch.cat([fine, prior], 1), coarse, map_features)
-        return x64, prior, fine[:, config.fine_codes : -1]
+        colours = fine[:, config.fine_codes : -1]
+        if config.sigma_mouth:
+            mouth = self.mouth(source, driving, self.centres64)
+            prior, colours = torch.cat([prior, mouth], 1), colours + mouth * (self.inside - colours)
+        return x64, prior, colours
 
     def paint_from(self, x64: Tensor, prior: Tensor, colours: Tensor) -> tuple[Layers, Tensor]:
         """Layers and paint from what `look` returns."""
         heads = self.heads(x64)
         flow = prior[:, :2] + self.config.flow_reach * torch.tanh(heads[:, :2])
-        blend, mask = torch.sigmoid(heads[:, 2:3]), torch.sigmoid(heads[:, 3:4])
+        blend, mask = heads[:, 2:3], torch.sigmoid(heads[:, 3:4])
+        if self.config.sigma_mouth:
+            blend = blend + MOUTH_BLEND * prior[:, 3:]
+        blend = torch.sigmoid(blend)
         start = self.up64(colours)
         paint = torch.tanh(start + self.paint(torch.relu(self.up64(self.paint_mix(x64)))))
         return Layers(torch.cat([flow, 1.0 - blend, mask], 1), self.up64(blend) * paint), paint

@@ -228,7 +228,7 @@ class LandmarkTeacher(nn.Module):
         moved = F.grid_sample(seen, where, padding_mode="border", align_corners=False)
         head = gate * moved[:, :3] + lf
         pictures = torch.cat([moved, head, avatar.image, background, mask], 1)
-        extra = self.reader(pictures, torch.cat([x64, coarse.a[:, :3], prior], 1), windows)
+        extra = self.reader(pictures, torch.cat([x64, coarse.a[:, :3], prior[:, :3]], 1), windows)
         pose = torch.cat([driving, avatar.points - driving], 1).flatten(1)
         cut = (GRID, windows.cut) if windows else None
         out = self.inference_generator(self.keypoints_embedder(pose), avatar.params, extra, cut)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,7 +11,7 @@ from mobile_bilayer.compositing import composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS, face_template, network_points
 from mobile_bilayer.pose.landmarks import MESH
-from mobile_bilayer.student.network import EYES, SIZES, FrameNetwork, Student, StudentConfig, landmark_warp
+from mobile_bilayer.student.network import EYES, MOUTH, SIZES, FrameNetwork, Student, StudentConfig, landmark_warp
 
 GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
 
@@ -68,9 +69,19 @@ def test_the_prior_flow_takes_each_part_its_own_way(student):
     torch.testing.assert_close(flow[:, 44, 44], torch.zeros(2), rtol=0, atol=0.003)  # (0.39, 0.39)
 
 
-def template_face(shut: float) -> torch.Tensor:
-    """(1, K, 2) points of the template's face; `shut` is how far its lids have come together, 0..1."""
+def template_face(shut: float = 0.0, mouth: float = 0.0) -> torch.Tensor:
+    """(1, K, 2) points of the template's face.
+
+    shut   how far its lids have come together, 0..1
+    mouth  how far its inner lips are apart, against their width
+    """
     face = face_template().points * 0.45
+    corners, upper, lower = (list(part) for part in MOUTH)
+    line = (face[upper, 1] + face[lower, 1]) / 2
+    # Lips are an oval: widest apart in the middle.
+    x = (face[upper, 0] - face[corners, 0].mean()) / np.ptp(face[corners, 0]) * 2
+    half = mouth / 2 * np.ptp(face[corners, 0]) * np.sqrt(1 - x**2)
+    face[upper, 1], face[lower, 1] = line - half, line + half
     for _, upper, lower, _ in EYES:
         line = 0.3 * face[list(upper)] + 0.7 * face[list(lower)]
         for lid in (upper, lower):
@@ -102,6 +113,39 @@ def test_open_eyes_move_as_they_always_did():
     wide, driving = template_face(-0.4), template_face(-0.3)  # as wide as lids count as open
     ours, before = (FrameNetwork(c).prior(driving, wide) for c in (SIZES["S"], StudentConfig()))
     torch.testing.assert_close(ours, before, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.6])
+@pytest.mark.parametrize("height", [0.3, 0.8])
+def test_a_mouth_that_opens_is_painted_up_to_the_lips(height, lean):
+    turn = torch.tensor([[math.cos(lean), math.sin(lean)], [-math.sin(lean), math.cos(lean)]])
+    source, driving = template_face() @ turn, template_face(mouth=height) @ turn
+    student = FrameNetwork(SIZES["S"])
+    inside = student.mouth(source, driving, student.centres64)
+    upper, lower = (driving[0, MESH.index(lip[3])] for lip in MOUTH[1:])
+
+    def at(share: float) -> float:  # 0 on the upper lip, 1 on the lower one
+        where = (upper + share * (lower - upper)).reshape(1, 1, 1, 2)
+        return float(torch.nn.functional.grid_sample(inside, where, align_corners=False))
+
+    assert at(0.5) > 0.65 and 0.2 < at(0) < 0.75 and 0.2 < at(1) < 0.75
+    away = 0.12 / float((lower - upper).norm())  # 15 of 256 px
+    assert at(-away) < 0.05 and at(1 + away) < 0.05
+    # As much in all as the oval's area.
+    area = math.pi / 4 * height * float((driving[0, MESH.index(308)] - driving[0, MESH.index(78)]).norm()) ** 2
+    assert float(inside.sum()) * (2 / 64) ** 2 == pytest.approx(area, rel=0.1)
+    with torch.no_grad():
+        gate = student(torch.zeros(1, POINTS, 27), torch.zeros(1, 32, 32, 32), source, driving).a[:, 2:3]
+    middle = ((upper + lower) / 2).reshape(1, 1, 1, 2)
+    assert torch.nn.functional.grid_sample(gate, middle, align_corners=False) < 0.2
+    assert float(gate.max()) == pytest.approx(GATE, abs=1e-3)
+
+
+def test_a_mouth_that_the_source_shows_open_is_warped_and_not_painted():
+    student = FrameNetwork(SIZES["S"])
+    for source, driving in ((0.0, 0.0), (0.4, 0.4), (0.4, 0.8), (0.4, 0.0)):
+        source, driving = template_face(mouth=source), template_face(mouth=driving)
+        assert (student.mouth(source, driving, student.centres64) == 0).all()
 
 
 def test_weights_fit_whatever_the_prior_is():
