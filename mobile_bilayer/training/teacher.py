@@ -93,7 +93,7 @@ class TeacherTraining:
     sources: int = 4  # of a step, all processes together
     targets: int = 1  # of a source
     learning_rate: float = 1e-3
-    coarse_rate: float = 1e-4  # of the landmark mode's coarse stage, which starts trained
+    coarse_rate: float = 3e-4  # of the landmark mode's coarse stage, which starts trained
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.01
