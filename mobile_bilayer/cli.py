@@ -74,6 +74,8 @@ def animate(
     for stage in STAGES:
         cost = report.median_ms(stage)
         out.print(f"{stage:<10} " + ("      -" if cost is None else f"{cost:7.2f} ms a frame (median)"))
+    if report.lost:
+        out.print(f"No face was seen in {report.lost} of {report.frames} frames: the pose was held, then eased to neutral.")
     out.print(
         f"{report.output}: {report.frames} frames in {report.wall_s:.1f} s, {report.frames_per_second:.1f} FPS", soft_wrap=True
     )

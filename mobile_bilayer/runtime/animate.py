@@ -19,13 +19,12 @@ import numpy as np
 
 from mobile_bilayer.capture.camera import Camera
 from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
-from mobile_bilayer.capture.landmarker import Landmarker
-from mobile_bilayer.capture.tracking import track_video
+from mobile_bilayer.capture.tracking import FaceTracker, track_video
 from mobile_bilayer.capture.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
 from mobile_bilayer.pose.stickman import draw_stickman
-from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track, neutral_frame
+from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track, ease_to_neutral, eased, neutral_frame
 from mobile_bilayer.runtime.avatar import Avatar
 from mobile_bilayer.runtime.bundle import Bundle
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
@@ -42,12 +41,14 @@ Progress = Callable[[str, int, int | None], None]  # what is done, frames done, 
 class Report:
     """What `animate` wrote, and what each frame cost.
 
+    lost      frames in which the driver's face was not seen
     stages_s  seconds of each frame, by stage; empty where a stage had nothing to do
     wall_s    seconds from the first frame read to the file's end
     """
 
     output: Path
     frames: int = 0
+    lost: int = 0
     wall_s: float = 0.0
     stages_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
@@ -87,7 +88,9 @@ def animate(
     seconds: float | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Write an MP4 in which the source moves like the driver.
+    """Write an MP4 in which the source moves like the driver, one frame for each of the driver's.
+
+    While the driver's face is not seen, its last pose is held and then eased to the neutral one; the report counts it.
 
     source        a photo (path or (H, W, 3) uint8 RGB), an `Avatar` or its file, or a sample's name; default: a sample
     driving       a video, a `Track` or its file, or "camera:0"; default: the shipped track
@@ -178,6 +181,7 @@ def _animate_track(
 ) -> None:
     neutral = track[neutral_frame(track)].landmarks
     avatar.neutral = neutral
+    track = eased(track, neutral)
     crop = head_crop(neutral)
     # The driver's own pictures are read a second time only to be shown: memory stays flat.
     pictures = iter(video) if video is not None and side_by_side else None
@@ -194,6 +198,7 @@ def _animate_track(
                 driver = _stick(frame.landmarks, crop) if picture is None else crop.cut(picture.rgb, PANEL_PX)
                 rgb = cv2.hconcat([avatar.texture, driver, rgb])
             _write(writer, rgb, frame.time_s, report)
+            report.lost += not frame.found
             progress("Rendering", report.frames, total)
 
 
@@ -207,8 +212,8 @@ def _animate_camera(
     progress: Progress,
 ) -> None:
     """Live: no look ahead, so the first face seen is the neutral one."""
-    avatar.neutral, last, crop = None, None, None
-    with Camera(index) as camera, Landmarker(video=True) as landmarker:
+    avatar.neutral, last, last_s, crop = None, None, None, None
+    with Camera(index) as camera, FaceTracker(live=True) as tracker:
         total = _limit(None, camera.rate, seconds)
         width = PANEL_PX * (3 if side_by_side else 1)
         with VideoWriter(output, camera.rate, width, PANEL_PX) as writer, _between_frames() as interrupted:
@@ -218,9 +223,13 @@ def _animate_camera(
                     frame = _timed(lambda: next(frames, None), report, "decode")
                     if frame is None:
                         break
-                    found = _timed(lambda: landmarker.detect(frame.rgb, frame.time_s), report, "landmarks")  # noqa: B023
-                    last = last if found is None else found
-                    rgb = avatar.texture if last is None else _render(avatar, last, report)
+                    points = _timed(lambda: tracker.see(frame.rgb, frame.time_s), report, "landmarks")  # noqa: B023
+                    report.lost += points is None
+                    if points is not None:
+                        last, last_s = points, frame.time_s
+                    elif last is not None:
+                        points = ease_to_neutral(last, avatar.neutral, frame.time_s - last_s)
+                    rgb = avatar.texture if points is None else _render(avatar, points, report)
                     if side_by_side:
                         crop = crop or (head_crop(last) if last is not None else _whole(frame.rgb))
                         rgb = cv2.hconcat([avatar.texture, crop.cut(frame.rgb, PANEL_PX), rgb])
@@ -314,6 +323,7 @@ def grid(
     else:
         track = _track(_open_video(driving, output), str(driving), None, Report(output), progress)
     neutral = track[neutral_frame(track)].landmarks
+    track = eased(track, neutral)
     crop = head_crop(neutral)
     avatars = []
     for source in sources:

@@ -176,6 +176,23 @@ def test_seconds_end_a_video_early_and_read_no_more_of_it(avatar, bundle, driver
     assert report.frames == 3 and len(report.stages_s["landmarks"]) == 3
 
 
+def test_PO4_a_lost_driver_is_held_then_neutral_and_counted(avatar, bundle, tmp_path):
+    whole = sample_track()
+    seen = np.flatnonzero(whole.found)[[40, 0]]
+    landmarks = np.concatenate([whole.landmarks[seen], np.repeat(whole.landmarks[seen[1:]], 5, 0)])
+    times_s, found = np.array([0, 0.1, 0.3, 0.5, 1.5, 2.0, 3.0]), np.arange(7) < 2
+    track = Track(landmarks, times_s, found, Fraction(10), whole.width, whole.height)
+    report = animate(avatar, track, tmp_path / "out.mp4", bundle=bundle)
+    frames = frames_of(report.output)
+    assert (len(frames), report.frames, report.lost) == (7, 7, 5)
+    neutral = module.neutral_frame(track)
+    assert neutral == 0, "else this test shows nothing"
+    difference = [np.abs(frame.astype(int) - frames[1]).mean() for frame in frames]
+    assert max(difference[2:4]) < 0.5 < difference[0]  # held
+    for frame in frames[4:]:
+        assert np.abs(frame.astype(int) - frames[0]).mean() < 1  # neutral
+
+
 def test_a_grid_is_a_table_of_sources_by_frames(avatar, bundle, short_track, tmp_path):
     path = grid(["astronaut", "grace_hopper"], short_track, tmp_path / "grid.png", bundle=bundle, columns=3)
     table = np.asarray(Image.open(path))
@@ -285,6 +302,14 @@ def camera(monkeypatch):
     return lambda pictures: monkeypatch.setattr(FakeCamera, "pictures", tuple(pictures))
 
 
+@pytest.fixture
+def rendered(monkeypatch) -> list[np.ndarray]:
+    """The landmarks that drive each frame."""
+    points, render = [], module._render
+    monkeypatch.setattr(module, "_render", lambda *arguments: points.append(arguments[1]) or render(*arguments))
+    return points
+
+
 def photo(shift: int = 0) -> np.ndarray:
     return np.ascontiguousarray(np.roll(sample_photo("astronaut")[0], shift, 1)[:320, 60:380])
 
@@ -304,6 +329,34 @@ def test_a_camera_drives_until_the_seconds_are_over(avatar, bundle, camera, tmp_
     }  # fmt: skip
     with av.open(str(report.output)) as container:
         assert container.streams.video[0].average_rate == 10
+
+
+@needs_model
+def test_PO4_a_camera_that_loses_the_face_holds_and_eases_as_a_clip_does(avatar, bundle, camera, rendered, tmp_path):
+    empty = np.zeros((320, 320, 3), np.uint8)
+    camera([photo(), photo(16), *[empty] * 14, photo(16)])  # 10 frames a second
+    report = animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle)
+    assert (report.frames, report.lost, len(rendered)) == (17, 14, 17)
+    first, last = rendered[:2]
+    for held in rendered[2:7]:  # lost for 0.1 to 0.5 s
+        np.testing.assert_array_equal(held, last)
+    assert np.abs(rendered[9] - last).max() > 1 and np.abs(rendered[9] - first).max() > 1
+    for neutral in rendered[11:16]:
+        np.testing.assert_allclose(neutral, first, atol=1e-3)
+    assert np.abs(rendered[16] - first).max() > 1  # back, and driving at once
+
+
+@needs_model
+def test_PO4_a_camera_follows_the_one_who_was_there_first(avatar, bundle, camera, rendered, tmp_path):
+    both = np.zeros((320, 640, 3), np.uint8)
+    both[:, :320] = photo()
+    both[80:240, 480:] = photo()[::2, ::2]
+    other = both.copy()
+    other[:, :320] = 0
+    camera([both] * 3 + [other] * 4 + [both] * 2)
+    report = animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle)
+    assert report.lost == 4
+    assert max(points[:, 0].mean() for points in rendered) < 320
 
 
 @needs_model
