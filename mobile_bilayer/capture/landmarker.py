@@ -13,6 +13,7 @@ import numpy as np
 from mobile_bilayer.capture.images import check_rgb
 from mobile_bilayer.capture.models import FACE_LANDMARKER, SELFIE_SEGMENTER, model_bytes
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import fit_head
 from mobile_bilayer.quiet import quiet_stderr
 
@@ -20,6 +21,7 @@ LANDMARKS = 478  # with the iris points
 SMALLEST_PX = 32  # a face smaller than this shows too little to make an avatar of
 BLURRY_PX = 80
 MOST_OUTSIDE = 0.1  # of the landmarks
+MOST_EMPTY = 0.4  # of the head crop
 MOST_TURNED = 50  # degrees from frontal
 
 TURNS = {90: "lies on its side", 180: "is upside down", 270: "lies on its side"}  # by degrees clockwise
@@ -59,6 +61,12 @@ def _doubts(points: np.ndarray, width: int, height: int) -> Iterator[str]:
     outside = ((points[:, :2] < 0) | (points[:, :2] > [width, height])).any(1).mean()
     if outside > MOST_OUTSIDE:
         yield f"{outside:.0%} of the face lie outside this picture"
+    crop = head_crop(points)
+    middle, half = np.array([crop.x_px, crop.y_px]), crop.half_px
+    shown = np.clip(middle + half, 0, [width, height]) - np.clip(middle - half, 0, [width, height])
+    empty = 1 - np.prod(shown / (2 * half))
+    if empty > MOST_EMPTY:
+        yield f"{empty:.0%} of head and shoulders lie outside this picture, where its border is repeated"
     cosine = (np.trace(fit_head(points).rotation) - 1) / 2
     angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     if angle > MOST_TURNED:

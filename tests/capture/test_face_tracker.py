@@ -1,5 +1,7 @@
 """Who is followed, with a stand-in for MediaPipe whose people are coloured squares."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,22 @@ def test_a_window_gives_what_is_inside_and_black_beyond_the_picture():
     assert not Window(-9, -9, 4).cut(rgb).any() and Window(-9, -9, 4).cut(rgb).shape == (4, 4, 3)
     np.testing.assert_array_equal(Window(-1, 2, 4).back(np.ones((478, 3), np.float32))[0], [0, 3, 1])
     assert Window(0, 0, 4).back(None) is None
+
+
+def test_CA7_only_the_last_picture_is_kept():
+    alive = []
+    with FaceTracker() as tracker:
+        for i in range(50):
+            rgb = scene(anna=(150, 150, 80)) if i % 10 else scene()
+            alive.append(weakref.ref(rgb))
+            tracker.see(rgb, i * STEP_S)
+            assert sum(ref() is not None for ref in alive) <= 2
+
+
+def test_CA5_the_landmarker_gets_the_times_of_the_frames(monkeypatch):
+    times_s = []
+    monkeypatch.setattr(StandIn, "detect", lambda self, rgb, time_s: times_s.append(time_s) or self.look(rgb, ANNA))
+    with FaceTracker() as tracker:
+        for time_s in (0, 1 / 15, 2 / 15, 2 / 15 + 1 / 60):
+            tracker.see(scene(anna=(150, 150, 80)), time_s)
+    assert times_s == [0, 1 / 15, 2 / 15, 2 / 15 + 1 / 60]

@@ -306,18 +306,18 @@ def test_PO4_real_people_side_by_side_are_told_apart_when_one_leaves_and_comes_b
 
 
 @needs_model
-@pytest.mark.parametrize("share", [0.03, 0.012])
-def test_PO5_a_tiny_face_of_a_large_photo_is_found(share):
+@pytest.mark.parametrize(("width", "share"), [(3840, 0.03), (1920, 0.024)])
+def test_PO5_a_tiny_face_of_a_large_photo_is_found(width, share):
     rgb, known = sample_photo("grace_hopper")
-    by = share * 3840 / np.ptp(known[:, 0])
+    by = share * width / np.ptp(known[:, 0])
     small = cv2.resize(rgb, None, fx=by, fy=by, interpolation=cv2.INTER_AREA)
-    photo = np.full((2160, 3840, 3), 120, np.uint8)
-    photo[700 : 700 + small.shape[0], 2500 : 2500 + small.shape[1]] = small
+    photo = np.full((width * 9 // 16, width, 3), 120, np.uint8)
+    photo[700 : 700 + small.shape[0], 1500 : 1500 + small.shape[1]] = small
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         points = detect_photo(photo)
-    close(points, known * np.float32(by) + np.float32([2500, 700, 0]), atol=2)
-    assert ["is small" in str(warning.message) for warning in told] == ([True] if share < 0.02 else [])
+    close(points, known * np.float32(by) + np.float32([1500, 700, 0]), atol=2)
+    assert ["is small" in str(warning.message) for warning in told] == ([True] if width == 1920 else [])
 
 
 @needs_model
@@ -353,8 +353,10 @@ def test_PO5_a_face_that_fills_its_photo_is_found_in_the_photos_own_pixels():
     tight = rgb[low[1] : high[1], low[0] : high[0]]
     with Landmarker(video=False) as without_border:
         assert without_border.detect(tight) is None
-    with pytest.warns(UserWarning, match=r"\d\d% of the face lie outside this picture"):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         points = detect_photo(tight)
+    assert any("of the face lie outside this picture" in str(warning.message) for warning in told)
     close(points + np.float32([*low, 0]), known, atol=4)
     track = track_video(Clip([np.ascontiguousarray(tight)] * 3)).track
     assert track.found.all()
@@ -392,6 +394,13 @@ def test_PO5_a_profile_is_told():
     assert ["turned by 70 degrees" in doubt for doubt in landmarker._doubts(turned_points(70), 600, 600)] == [True]
 
 
+def test_PO6_a_photo_without_room_around_the_face_is_told():
+    points = turned_points(0)  # 200 px high, so its crop is 400
+    assert list(landmarker._doubts(points, 600, 600)) == []
+    low = points - np.float32([100, 220, 0])  # of 400x400 pixels, a photo of 400x160 has 40 %
+    assert ["60% of head and shoulders" in doubt for doubt in landmarker._doubts(low, 400, 160)] == [True]
+
+
 @pytest.mark.parametrize(("degrees", "turn"), [(0, 0), (45, 0), (-45, 0), (90, 90), (-90, 270), (180, 180), (150, 180)])
 def test_PO5_a_turn_is_told_from_a_tilt(degrees, turn):
     angle = np.radians(degrees)  # clockwise, as y goes down
@@ -405,7 +414,10 @@ def test_PO6_landmarks_go_on_beyond_the_border(edge):
     rgb, known = sample_photo("grace_hopper")
     low = (known[:, :2].min(0) + 0.1 * np.ptp(known[:, :2], axis=0)).astype(int)  # a tenth of the face is cut off
     x, y = {"top": (0, low[1]), "left": (low[0], 0), "corner": tuple(low)}[edge]
-    points = detect_photo(np.ascontiguousarray(rgb[y:, x:]))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        points = detect_photo(np.ascontiguousarray(rgb[y:, x:]))
+    assert ["border is repeated" in str(warning.message) for warning in told] == ([True] if edge == "corner" else [])
     assert (points[:, :2].min() < -5) if edge == "corner" else points[:, {"top": 1, "left": 0}[edge]].min() < -5
     close(points + np.float32([x, y, 0]), known, atol=5)
 

@@ -176,7 +176,7 @@ def test_seconds_end_a_video_early_and_read_no_more_of_it(avatar, bundle, driver
     assert report.frames == 3 and len(report.stages_s["landmarks"]) == 3
 
 
-def test_PO4_a_lost_driver_is_held_then_neutral_and_counted(avatar, bundle, tmp_path):
+def test_PO4_CA5_a_lost_driver_is_held_by_the_clock_then_neutral_and_counted(avatar, bundle, tmp_path):
     whole = sample_track()
     seen = np.flatnonzero(whole.found)[[40, 0]]
     landmarks = np.concatenate([whole.landmarks[seen], np.repeat(whole.landmarks[seen[1:]], 5, 0)])
@@ -185,6 +185,8 @@ def test_PO4_a_lost_driver_is_held_then_neutral_and_counted(avatar, bundle, tmp_
     report = animate(avatar, track, tmp_path / "out.mp4", bundle=bundle)
     frames = frames_of(report.output)
     assert (len(frames), report.frames, report.lost) == (7, 7, 5)
+    with av.open(str(report.output)) as container:
+        np.testing.assert_allclose([frame.time for frame in container.decode(video=0)], times_s, atol=1e-3)
     neutral = module.neutral_frame(track)
     assert neutral == 0, "else this test shows nothing"
     difference = [np.abs(frame.astype(int) - frames[1]).mean() for frame in frames]
