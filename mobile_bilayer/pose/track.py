@@ -189,9 +189,13 @@ def ease_to_neutral(last: np.ndarray, neutral: np.ndarray, lost_s: float) -> np.
 
     last, neutral  (478, 3) float32 in pixels of the driving picture
     """
+    return last + np.float32(share_of_neutral(lost_s)) * (neutral - last)
+
+
+def share_of_neutral(lost_s: float) -> float:
+    """How far a face lost for `lost_s` seconds is on its way: 0 for HOLD_S, 1 EASE_S later, smooth between."""
     share = min(max((lost_s - HOLD_S) / EASE_S, 0.0), 1.0)
-    share *= share * (3 - 2 * share)
-    return last + np.float32(share) * (neutral - last)
+    return share * share * (3 - 2 * share)
 
 
 def neutral_frame(track: Track) -> int:
