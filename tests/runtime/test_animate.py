@@ -109,9 +109,9 @@ def test_the_report_says_what_each_stage_of_a_track_cost(avatar, bundle, short_t
 def test_the_written_frames_are_the_rendered_ones_but_for_the_codec(avatar, bundle, short_track, tmp_path):
     report = animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle)
     alone = module.open_avatar(avatar, bundle)
-    alone.neutral = short_track[module.neutral_frame(short_track)].landmarks
-    for got, frame in zip(frames_of(report.output), short_track, strict=True):
-        assert np.abs(got.astype(int) - alone.render(frame)).mean() < 3
+    alone.neutral = module.neutral_of(short_track)
+    for got, motion in zip(frames_of(report.output), module.driving_motions(short_track), strict=True):
+        assert np.abs(got.astype(int) - alone.render(motion)).mean() < 3
 
 
 def test_side_by_side_shows_source_driver_and_result(avatar, bundle, short_track, tmp_path):
