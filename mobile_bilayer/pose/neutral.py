@@ -1,8 +1,9 @@
 """What of a driver means "as in the photo": found from all frames, so that no single one, the first least, decides.
 
-The pose is the mean one: the avatar's head is, on the whole, where the photo's is, which is where it looks best. The face
-is a mean as well, of the frames that show it at rest: looking at the camera, lips shut, eyes open. How much a frame counts
-is a smooth function of these and of nothing else, so a clip that begins later has nearly the same neutral.
+The pose is the mean one, of frames that look towards the camera: the avatar's head is, on the whole, where the photo's is,
+which is where it looks best. The face is a mean as well, of those among them that show it at rest, lips shut and eyes open.
+How much a frame counts is a smooth function of these and of nothing else, so a clip that begins later has nearly the same
+neutral.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ MEMORY_S = 60.0  # live: what is longer ago hardly counts
 LARGEST_STEP = 0.1  # live: of the way to a frame that shows the face more at rest than all before
 
 
-def restfulness(motion: Motion) -> float:
-    """How much a frame counts for the face at rest: above 0, and no more than comparing frames is meant."""
+def frontal(motion: Motion) -> float:
+    """How much a frame counts for the pose: 1 from the front, and less when turned."""
     cosine = (float(np.trace(motion.pose.rotation)) - 1) / 2
     angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
+    return math.exp(-((angle / ANGLE) ** 2))
+
+
+def restful(motion: Motion) -> float:
+    """How much a frame counts for the face, among those as frontal; above 0, for comparing frames."""
     open_eyes = min(float(eyes_of(motion.face).openness.mean()), 1.0)
     open_lips = min(max(lip_opening(motion.face), 0.0), 1.0)
-    return math.exp(-((angle / ANGLE) ** 2) - open_lips / LIPS + open_eyes / LIDS)
+    return math.exp(open_eyes / LIDS - open_lips / LIPS)
 
 
 class Neutral:
@@ -47,9 +53,10 @@ class Neutral:
         """A frame that was shown for so many seconds, above 0."""
         first = not self._seen_s
         kept = math.exp(-step_s / MEMORY_S) if self.live else 1.0
-        rest_s = step_s * restfulness(motion)
-        self._seen_s, self._rest_s = kept * self._seen_s + step_s, kept * self._rest_s + rest_s
-        pose, face = step_s / self._seen_s, rest_s / self._rest_s
+        seen_s = step_s * frontal(motion)
+        rest_s = seen_s * restful(motion)
+        self._seen_s, self._rest_s = kept * self._seen_s + seen_s, kept * self._rest_s + rest_s
+        pose, face = seen_s / self._seen_s, rest_s / self._rest_s
         if self.live and not first:
             pose, face = min(pose, LARGEST_STEP), min(face, LARGEST_STEP)
         self._rows += pose * (motion.pose.rotation[:2] - self._rows)

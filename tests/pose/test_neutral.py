@@ -9,7 +9,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import HeadPose, Motion, face_template, put_together, take_apart
 from mobile_bilayer.pose.landmarks import MESH
-from mobile_bilayer.pose.neutral import Neutral, neutral_of, restfulness
+from mobile_bilayer.pose.neutral import Neutral, frontal, neutral_of, restful
 from mobile_bilayer.pose.retarget import LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, Retargeter, eyes_of, lip_opening, shut_lips
 from mobile_bilayer.pose.track import Track
 from mobile_bilayer.samples import sample_photo, sample_track
@@ -49,14 +49,15 @@ def part_of(track: Track, frames: slice) -> Track:
     )
 
 
-def test_frames_at_rest_make_the_face_and_all_frames_the_pose():
+def test_frames_at_rest_make_the_face_and_all_that_look_to_the_camera_the_pose():
     talking = [motion(opening=0.3 + 0.02 * i, shut=0.2) for i in range(5)]
     blinking = [motion(10, shut=1.0) for _ in range(5)]
     neutral = neutral_of(track_of([*talking, motion(8), motion(12), *blinking]))
     at_rest = motion().face
     assert lip_opening(neutral.face) < 0.05
     assert eyes_of(neutral.face).openness == pytest.approx(eyes_of(at_rest).openness, rel=0.05)
-    assert yaw_of(neutral.pose) == pytest.approx((8 + 12 + 50) / 12, abs=0.3)
+    yaws = np.array([0] * 5 + [8, 12] + [10] * 5)
+    assert yaw_of(neutral.pose) == pytest.approx(np.average(yaws, weights=np.exp(-((yaws / 20) ** 2))), abs=0.3)
     assert neutral.pose.scale == pytest.approx(100, rel=0.01)
 
 
@@ -74,10 +75,9 @@ def test_a_single_frame_is_its_own_neutral():
 
 
 def test_the_more_at_rest_the_more_a_frame_counts():
-    rest = restfulness(motion())
-    for worse in (motion(30), motion(opening=0.1), motion(shut=0.5)):
-        assert restfulness(worse) < 0.5 * rest
-    assert restfulness(motion(3)) > 0.9 * rest
+    assert restful(motion(opening=0.1)) < 0.5 * restful(motion())
+    assert restful(motion(shut=0.5)) < 0.5 * restful(motion())
+    assert frontal(motion(30)) < 0.15 < 0.9 < frontal(motion(3)) < frontal(motion()) == pytest.approx(1)
 
 
 def test_frames_count_by_how_long_they_are_shown():

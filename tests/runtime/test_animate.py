@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from mobile_bilayer import Avatar, Bundle, MobileBilayerError, Track, animate, grid
 from mobile_bilayer.capture.images import AI_GENERATED
 from mobile_bilayer.capture.video import Frame, VideoReader
+from mobile_bilayer.pose.head import put_together, take_apart
 from mobile_bilayer.runtime import animate as module
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -112,6 +114,67 @@ def test_the_written_frames_are_the_rendered_ones_but_for_the_codec(avatar, bund
     alone.neutral = module.neutral_of(short_track)
     for got, motion in zip(frames_of(report.output), module.driving_motions(short_track), strict=True):
         assert np.abs(got.astype(int) - alone.render(motion)).mean() < 3
+
+
+def test_the_driver_is_stabilised(avatar, bundle):
+    """What drives trembles less than what was tracked, on the shipped driver's first seconds."""
+    track = sample_track()
+    shakes = lambda points: np.sqrt((np.diff(points, 2, axis=0) ** 2).mean())  # noqa: E731
+    calm = np.stack([put_together(motion) for motion in module.driving_motions(track)])
+    assert shakes(calm) < 0.7 * shakes(track.landmarks[..., :2])
+
+
+def test_absolute_motion_gives_the_drivers_face_and_relative_motion_the_sources_own(
+    avatar, bundle, short_track, tmp_path
+):
+    videos = {
+        motion: frames_of(animate(avatar, short_track, tmp_path / f"{motion}.mp4", bundle=bundle, motion=motion).output)
+        for motion in ("relative", "absolute")
+    }
+    apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(videos["relative"], videos["absolute"], strict=True)]
+    assert min(apart) > 2
+    assert avatar.mode == "relative"  # a copy was driven
+    with pytest.raises(MobileBilayerError, match="'sideways'.*relative, absolute"):
+        animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle, motion="sideways")
+    assert left_over(tmp_path) == ["absolute.mp4", "relative.mp4"]
+
+
+def test_the_neutral_frame_can_be_named(avatar, bundle, short_track, tmp_path):
+    report = animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle, neutral=3)
+    alone = module.open_avatar(avatar, bundle)
+    alone.neutral = short_track[3].landmarks
+    for got, motion in zip(frames_of(report.output), module.driving_motions(short_track), strict=True):
+        assert np.abs(got.astype(int) - alone.render(motion)).mean() < 3
+    found = frames_of(animate(avatar, short_track, tmp_path / "found.mp4", bundle=bundle).output)
+    assert np.abs(found[0].astype(int) - frames_of(report.output)[0]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("frame", "words"), [(-1, "frames 0 to 4"), (5, "frames 0 to 4"), (2, "no face was found")])
+def test_a_neutral_frame_that_is_none_is_refused(avatar, bundle, short_track, tmp_path, frame, words):
+    track = replace(short_track, found=np.array([True, True, False, True, True]))
+    with pytest.raises(MobileBilayerError, match=f"Frame {frame} .*{words}"):
+        animate(avatar, track, tmp_path / "out.mp4", bundle=bundle, neutral=frame)
+    with pytest.raises(MobileBilayerError, match="camera has no frame"):
+        animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle, neutral=0)
+    assert left_over(tmp_path) == []
+
+
+def test_PO11_a_video_that_starts_later_shows_nearly_the_same(avatar, bundle):
+    """From frame 80 on, where the driver has turned by 11 degrees: there the first frame as neutral would be far off."""
+    whole = sample_track()
+    later = Track(whole.landmarks[80:], whole.times_s[80:], whole.found[80:], RATE, whole.width, whole.height)
+    alone = module.open_avatar(avatar, bundle)
+
+    def shown(neutral) -> list[np.ndarray]:
+        alone.neutral = neutral
+        return [alone.render(whole[i]).astype(int) for i in (100, 140, 180)]
+
+    def apart(first: list[np.ndarray], second: list[np.ndarray]) -> float:
+        return float(np.mean([np.abs(one - other).mean() for one, other in zip(first, second, strict=True)]))
+
+    found = apart(shown(module.neutral_of(whole)), shown(module.neutral_of(later)))
+    first = apart(shown(whole[0].landmarks), shown(later[0].landmarks))
+    assert found < 10 and found < 0.5 * first
 
 
 def test_side_by_side_shows_source_driver_and_result(avatar, bundle, short_track, tmp_path):
@@ -304,6 +367,18 @@ def test_a_camera_drives_until_the_seconds_are_over(avatar, bundle, camera, tmp_
     }  # fmt: skip
     with av.open(str(report.output)) as container:
         assert container.streams.video[0].average_rate == 10
+
+
+def test_live_a_face_that_is_lost_holds_its_motion_and_comes_back_at_once(avatar, short_track):
+    alone = module.open_avatar(avatar, avatar.bundle)
+    follow = module._Follower(alone)
+    assert follow(None, 0.0) is None and alone.neutral is None
+    first, other = short_track[0].landmarks, short_track[3].landmarks
+    for i in range(1, 5):
+        held = follow(first, i / 30)
+    assert follow(None, 5 / 30) is held and follow(None, 6 / 30) is held
+    back = follow(other, 7 / 30)
+    np.testing.assert_array_equal(back.face, take_apart(other).face)  # not from where it was lost
 
 
 @needs_model
