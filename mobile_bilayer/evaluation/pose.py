@@ -276,10 +276,7 @@ def _renders(avatar: Avatar, track: Track, motions: Sequence[Motion], mode: Mode
 
 def _look(faces: FaceMeasures, avatar: Avatar, photo, track: Track, motions, renders) -> dict[str, np.ndarray]:
     values = {metric: np.full(len(renders), np.nan) for metric in POSE_METRICS}
-    rest, at_photo = (
-        eyes_of(neutral_of(track).face).openness,
-        eyes_of(take_apart(avatar.source_landmarks).face).openness,
-    )
+    rest, at_photo = eyes_of(neutral_of(track).face), eyes_of(take_apart(avatar.source_landmarks).face)
     for i, (motion, rgb) in enumerate(zip(motions, renders, strict=True)):
         face = faces.look(rgb)
         if face is None:
@@ -287,18 +284,11 @@ def _look(faces: FaceMeasures, avatar: Avatar, photo, track: Track, motions, ren
         got = take_apart(face.landmarks).face
         if photo is not None:
             values["identity"][i] = identity_distance(face.descriptor, photo.descriptor)
-        values["eyes"][i] = np.mean(
-            [
-                abs(lid_share(mine, mine_rest) - lid_share(theirs, theirs_rest))
-                for mine, mine_rest, theirs, theirs_rest in zip(
-                    eyes_of(got).openness.tolist(),
-                    at_photo.tolist(),
-                    eyes_of(motion.face).openness.tolist(),
-                    rest.tolist(),
-                    strict=True,
-                )
-            ]
+        mine, theirs = (
+            [lid_share(now.openness, still.openness) for now, still in zip(eyes_of(seen), at_rest, strict=True)]
+            for seen, at_rest in ((got, at_photo), (motion.face, rest))
         )
+        values["eyes"][i] = np.abs(np.subtract(mine, theirs)).mean()
         values["lips"][i] = abs(lip_opening(got) - lip_opening(motion.face))
     return values
 

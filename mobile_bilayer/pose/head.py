@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load
@@ -50,8 +51,7 @@ def face_template() -> FaceTemplate:
     return FaceTemplate(**load((files("mobile_bilayer") / "assets" / "face_template.safetensors").read_bytes()))
 
 
-@dataclass(frozen=True)
-class HeadPose:
+class HeadPose(NamedTuple):  # as the next one: a dataclass takes six times as long to make, and a frame makes seven
     """Weak perspective: picture = scale * (rotation @ template)[:2] + shift.
 
     scale     pixels (or keypoint units) a template unit
@@ -68,8 +68,7 @@ class HeadPose:
         return (points @ (self.scale * self.rotation[:2].T) + self.shift).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Motion:
+class Motion(NamedTuple):
     """A head taken apart: where it is, and the face in its own frame, with its shape and expression.
 
     face  (478, 3) in the template's units, seen from the front; what depth hides is the template's
@@ -87,11 +86,6 @@ def _solver() -> tuple[np.ndarray, list[float]]:
     middle = rigid.mean(0)
     mean = np.full((1, len(rigid)), 1 / len(rigid))
     return np.concatenate([np.linalg.pinv(rigid - middle), mean]), middle.tolist()
-
-
-@cache
-def _template() -> np.ndarray:
-    return face_template().points.astype(np.float64)
 
 
 def fit_head(landmarks: np.ndarray) -> HeadPose:
@@ -118,9 +112,10 @@ def nearest_rows(first: Row, second: Row) -> tuple[tuple[Row, Row], float]:
     a, b, d = dot(first, first), dot(first, second), dot(second, second)
     root = math.sqrt(max(a * d - b * b, 1e-24))  # the product of the singular values
     total = math.sqrt(a + d + 2 * root)  # their sum
-    p, q, r = ((v / (total * root)) for v in (d + root, -b, a + root))
-    pairs = list(zip(first, second, strict=True))
-    return (tuple(p * u + q * v for u, v in pairs), tuple(q * u + r * v for u, v in pairs)), total / 2
+    p, q, r = (d + root) / (total * root), -b / (total * root), (a + root) / (total * root)
+    (x, y, z), (u, v, w) = first, second
+    rows = (p * x + q * u, p * y + q * v, p * z + q * w), (q * x + r * u, q * y + r * v, q * z + r * w)
+    return rows, total / 2
 
 
 def rotation_of(rows: tuple[Row, Row]) -> np.ndarray:
@@ -136,12 +131,21 @@ def dot(a: Row, b: Row) -> float:
 
 def unposed(landmarks: np.ndarray, pose: HeadPose) -> np.ndarray:
     """The face (478, 3) in the template's units, without head pose. What depth hides stays the template's."""
-    seen, hidden = pose.rotation[:2], pose.rotation[2:]
-    rows = seen / pose.scale
-    out = landmarks[:, :2].astype(np.float64) @ rows
-    out -= pose.shift @ rows
-    out += _template() @ (hidden.T @ hidden)
-    return out
+    first, second, hidden = pose.rotation.tolist()
+    (right, down), per = pose.shift.tolist(), 1 / pose.scale
+    # (landmarks - shift) / scale along the rows that are seen, the template's depth along the hidden one: one product.
+    a, b = [v * per for v in first], [v * per for v in second]
+    offset = [-right * u - down * v for u, v in zip(a, b, strict=True)]
+    known = np.empty((len(landmarks), 4))
+    known[:, :2] = landmarks[:, :2]
+    known[:, 2] = _template() @ pose.rotation[2]
+    known[:, 3] = 1
+    return known @ np.array([a, b, hidden, offset])
+
+
+@cache
+def _template() -> np.ndarray:
+    return face_template().points.astype(np.float64)
 
 
 def take_apart(landmarks: np.ndarray) -> Motion:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import HeadPose, Motion, nearest_rows, rotation_of, take_apart
-from mobile_bilayer.pose.retarget import eyes_of, lip_opening
+from mobile_bilayer.pose.retarget import lip_opening, openness
 from mobile_bilayer.pose.track import Track
 
 # A frame counts less by e (2.7) for the first so many degrees from frontal, for lips so many mouth widths further apart,
@@ -33,7 +33,7 @@ def frontal(motion: Motion) -> float:
 
 def restful(motion: Motion) -> float:
     """How much a frame counts for the face, among those as frontal; above 0, for comparing frames."""
-    open_eyes = min(float(eyes_of(motion.face).openness.mean()), 1.0)
+    open_eyes = min(openness(motion.face), 1.0)
     open_lips = min(max(lip_opening(motion.face), 0.0), 1.0)
     return math.exp(open_eyes / LIDS - open_lips / LIPS)
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.head import HeadPose, Motion, face_template, put_together, take_apart
+from mobile_bilayer.pose.head import HeadPose, Motion, Row, dot, face_template, put_together, take_apart
 
 Mode = Literal["relative", "absolute"]
 MODES: tuple[Mode, ...] = ("relative", "absolute")
@@ -47,18 +47,17 @@ OUTER_LOWER_LIPS = np.array([146, 91, 181, 84, 17, 314, 405, 321, 375])
 MIDDLE = slice(3, 6)  # of lips
 
 
-@dataclass(frozen=True)
-class Eyes:
-    """What both eyes of a face do; the person's right one first.
+class Eye(NamedTuple):  # as `HeadPose`
+    """What an eye does.
 
-    widths    (2,) from corner to corner
-    openness  (2,) mean distance down of the three middle pairs of lid points, over the width
-    gaze      (2, 3) of the iris from the middle of the corners, in widths
+    width     from corner to corner
+    openness  mean distance down of the three middle pairs of lid points, over the width
+    gaze      of the iris from the middle of the corners, in widths
     """
 
-    widths: np.ndarray
-    openness: np.ndarray
-    gaze: np.ndarray
+    width: float
+    openness: float
+    gaze: Row
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,20 @@ class Rest:
 
     motion       as it is in the picture
     face         (478, 3) the same with its lips shut
-    eyes         as they are in the picture
+    eyes         as they are in the picture, the person's right one first
     lid_gaps     (2, 7, 3) from each upper lid point to the lower one
     lid_meets    (2, 7, 3) where the two would meet
+    irises       (2, 5, 3) their points, from their first, the middle
     mouth_width  of the corners
     brow_height  mean distance of brows and eyes
     """
 
     motion: Motion
     face: np.ndarray
-    eyes: Eyes
+    eyes: tuple[Eye, Eye]
     lid_gaps: np.ndarray
     lid_meets: np.ndarray
+    irises: np.ndarray
     mouth_width: float
     brow_height: float
 
@@ -93,17 +94,28 @@ def rest_of(motion: Motion) -> Rest:
         eyes_of(face),
         face[LOWER_LIDS] - face[UPPER_LIDS],
         _lids_meet(face),
+        face[IRISES] - face[IRISES[:, :1]],
         _mouth_width(face),
         float(np.linalg.norm(brows, axis=1).mean()),
     )
 
 
-def eyes_of(face: np.ndarray) -> Eyes:
-    """Measures of a face (478, 3)."""
-    steps = (_EYE_STEPS @ face.take(_EYE_POINTS, 0).reshape(9, 6)).reshape(3, 2, 3)
-    along, to_iris, down = steps
-    widths = np.maximum(np.sqrt((along * along).sum(1)), 1e-6)
-    return Eyes(widths, down[:, 1] / widths, to_iris / widths[:, None])
+def eyes_of(face: np.ndarray) -> tuple[Eye, Eye]:
+    """Both eyes of a face (478, 3), the person's right one first."""
+    points = face.take(_EYE_POINTS, 0).reshape(9, 6)
+    measures = (_EYE_MEASURES @ points).tolist()
+    return _eye(*(row[:3] for row in measures)), _eye(*(row[3:] for row in measures))
+
+
+def _eye(along: Row, to_iris: Row, down: Row) -> Eye:
+    width = max(math.sqrt(dot(along, along)), 1e-6)
+    return Eye(width, down[1] / width, [step / width for step in to_iris])
+
+
+def openness(face: np.ndarray) -> float:
+    """Of both eyes, on average."""
+    right, left = eyes_of(face)
+    return (right.openness + left.openness) / 2
 
 
 def lip_opening(face: np.ndarray) -> float:
@@ -139,7 +151,7 @@ def lid_share(now: float, rest: float) -> float:
 
 
 def proportions(source: Rest, neutral: Rest) -> np.ndarray:
-    """(478, 1) what the driver's change is multiplied with: the source's brows and mouth against the driver's."""
+    """(478, 3) what the driver's change is multiplied with: the source's brows and mouth against the driver's."""
     brows, mouth = (
         min(max(mine / max(theirs, 1e-3), PROPORTION_RANGE[0]), PROPORTION_RANGE[1])
         for mine, theirs in ((source.brow_height, neutral.brow_height), (source.mouth_width, neutral.mouth_width))
@@ -148,7 +160,7 @@ def proportions(source: Rest, neutral: Rest) -> np.ndarray:
     # The eyes' line is at -0.37, the nose's tip at 0.03, the mouth at 0.4.
     above = np.clip((-0.42 - height) / 0.1, 0, 1)
     below = np.clip((height - 0.1) / 0.15, 0, 1)
-    return 1 + above * (brows - 1) + below * (mouth - 1)
+    return np.repeat(1 + above * (brows - 1) + below * (mouth - 1), 3, axis=1)
 
 
 def move(source: Rest, neutral: Rest, driving: Motion, scales: np.ndarray) -> Motion:
@@ -164,26 +176,35 @@ def move(source: Rest, neutral: Rest, driving: Motion, scales: np.ndarray) -> Mo
 
     # Where the lids meet moves as the driver's does; from there it is the source's own gap, whatever the driver's shape.
     eyes = eyes_of(driving.face)
-    meet = source.lid_meets + _lids_meet(driving.face) - neutral.lid_meets
-    shares = [lid_share(*pair) for pair in zip(eyes.openness.tolist(), neutral.eyes.openness.tolist(), strict=True)]
-    gap = source.lid_gaps * np.array(shares)[:, None, None]
-    face[_LIDS] = np.stack([meet - UPPER_LID * gap, meet + (1 - UPPER_LID) * gap]).reshape(-1, 3)
+    shares = [lid_share(now.openness, rest.openness) for now, rest in zip(eyes, neutral.eyes, strict=True)]
+    gaps = source.lid_gaps * np.array(shares)[:, None, None]
+    lids = np.empty((2, *gaps.shape))  # upper, lower
+    lids[0] = source.lid_meets - neutral.lid_meets + _lids_meet(driving.face) - UPPER_LID * gaps
+    lids[1] = lids[0] + gaps
+    face[_LIDS] = lids.reshape(-1, 3)
 
-    gaze = source.eyes.gaze + eyes.gaze - neutral.eyes.gaze
-    corners = face.take(_EYE_CORNERS, 0)
-    iris = (corners[:2] + corners[2:]) / 2 + source.eyes.widths[:, None] * gaze
-    photo = source.motion.face.take(_IRISES, 0).reshape(2, 5, 3)
-    face[_IRISES] = (photo + (iris - photo[:, 0])[:, None]).reshape(-1, 3)
+    corners = face.take(_CORNERS, 0)
+    middles = [
+        [
+            middle + mine.width * (gaze + now - was)
+            for middle, gaze, now, was in zip(there, mine.gaze, theirs.gaze, rest.gaze, strict=True)
+        ]
+        for there, mine, theirs, rest in zip(
+            ((corners[:2] + corners[2:]) / 2).tolist(), source.eyes, eyes, neutral.eyes, strict=True
+        )
+    ]
+    face[_IRISES] = (source.irises + np.array(middles)[:, None]).reshape(-1, 3)
     return Motion(moved_pose(source.motion.pose, neutral.motion.pose, driving.pose), face)
 
 
 def moved_pose(source: HeadPose, neutral: HeadPose, driving: HeadPose) -> HeadPose:
     """The source's pose, turned, shifted and scaled as the driver's was; within what its picture can show."""
     scale = min(max(driving.scale / neutral.scale, SCALE_RANGE[0]), SCALE_RANGE[1])
-    shift = (driving.shift - neutral.shift) * (source.scale / neutral.scale)
-    shift *= min(1.0, LARGEST_SHIFT / max(math.hypot(*shift.tolist()), 1e-6))
+    unit = source.scale / neutral.scale
+    x, y = ((now - was) * unit for now, was in zip(driving.shift.tolist(), neutral.shift.tolist(), strict=True))
+    within = min(1.0, LARGEST_SHIFT / max(math.hypot(x, y), 1e-6))
     turn = driving.rotation @ neutral.rotation.T
-    return HeadPose(source.scale * scale, turn @ source.rotation, source.shift + shift)
+    return HeadPose(source.scale * scale, turn @ source.rotation, source.shift + [within * x, within * y])
 
 
 class Retargeter:
@@ -246,11 +267,11 @@ def _mouth_width(face: np.ndarray) -> float:
 # In one row each: NumPy finds points so in half the time.
 _LIPS = np.concatenate([UPPER_LIPS, LOWER_LIPS])
 _LIDS = np.stack([UPPER_LIDS, LOWER_LIDS]).ravel()
-_EYE_CORNERS = EYE_CORNERS.T.ravel()
 _IRISES = IRISES.ravel()
-# Of both eyes: corners, iris, three pairs of lid points; and what is taken of them, along, to the iris and down.
+_CORNERS = EYE_CORNERS.T.ravel()
+# Of both eyes: corners, iris, three pairs of lid points; and what is taken of them: along, to the iris, down.
 _EYE_POINTS = np.concatenate([EYE_CORNERS, IRISES[:, :1], UPPER_LIDS[:, 2:5], LOWER_LIDS[:, 2:5]], 1).T.ravel()
-_EYE_STEPS = np.array(
+_EYE_MEASURES = np.array(
     [
         [1, -1, 0, 0, 0, 0, 0, 0, 0],
         [-1 / 2, -1 / 2, 1, 0, 0, 0, 0, 0, 0],

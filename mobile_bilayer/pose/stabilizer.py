@@ -9,7 +9,7 @@ one setting suits every size of picture, and times are the frames' own, so it su
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -101,6 +101,9 @@ def _parts() -> tuple[np.ndarray, np.ndarray]:
     return whose, member / member.sum(1, keepdims=True)
 
 
+_ONES = np.ones(3)  # NumPy adds up three columns faster as a product
+
+
 def share(speed: float, step_s: float, smoothing: Smoothing) -> float:
     """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most 1."""
     constant_s = 1 / (2 * math.pi * (smoothing.rest_hz + smoothing.speed_hz * speed))
@@ -134,18 +137,17 @@ class Stabilizer:
         return self._last
 
     def _pose(self, pose: HeadPose, step_s: float) -> HeadPose:
-        was = self._last.pose
-        rows, new_rows = was.scale * was.rotation[:2], pose.scale * pose.rotation[:2]
-        turned, shifted = new_rows - rows, pose.shift - was.shift
+        was, now = _numbers(self._last.pose), _numbers(pose)
+        steps = [b - a for a, b in zip(was, now, strict=True)]
         # Points of a head lie half a unit from its middle, on average.
-        far = math.sqrt(float(np.vdot(turned, turned)) / 4 + float(np.vdot(shifted, shifted))) / was.scale
+        far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
         part = share(far / step_s, step_s, self.config.pose)
-        return _pose_of(rows + part * turned, was.shift + part * shifted)
+        return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
 
     def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
         whose, mean = _parts()
         change = face - self._last.face
-        speeds = (np.sqrt((mean @ (change * change)).sum(1)) / step_s).tolist()
+        speeds = (np.sqrt(mean @ ((change * change) @ _ONES)) / step_s).tolist()
         shares = [share(v, step_s, smoothing) for v, smoothing in zip(speeds, self._smoothings, strict=True)]
         change *= np.array(shares).take(whose)[:, None]
         change += self._last.face
@@ -194,25 +196,30 @@ def _calm(landmarks: np.ndarray, times_s: list[float], config: StabilizerConfig)
         del ready[: stop - start]
 
 
-def _blend(landmarks: np.ndarray, frames: range, pose: np.ndarray, face: np.ndarray) -> Iterator[Motion]:
+def _blend(landmarks: np.ndarray, frames: range, pose: Sequence[float], face: np.ndarray) -> Iterator[Motion]:
     """Frames joined with their neighbours; the first and the last frame of all stand for those that are missing."""
     known: dict[int, Motion] = {}
     for i in frames:
         near = [min(max(j, 0), len(landmarks) - 1) for j in range(i - REACH, i + REACH + 1)]
         known = {j: known.get(j) or take_apart(landmarks[j]) for j in near}
         motions = [known[j] for j in near]
-        rows = sum(w * m.pose.scale * m.pose.rotation[:2] for w, m in zip(pose, motions, strict=True))
-        shift = sum(w * m.pose.shift for w, m in zip(pose, motions, strict=True))
-        yield Motion(_pose_of(rows, shift), sum(w * m.face for w, m in zip(face, motions, strict=True)))
+        numbers = zip(*(_numbers(m.pose) for m in motions), strict=True)
+        joined = [sum(w * v for w, v in zip(pose, values, strict=True)) for values in numbers]
+        yield Motion(_pose_of(joined), sum(w * m.face for w, m in zip(face, motions, strict=True)))
 
 
-def _kernels(config: StabilizerConfig) -> tuple[np.ndarray, np.ndarray]:
+def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
     """(5,) weights of the pose, and (5, 478, 1) of each landmark."""
-    return np.array(config.pose.kernel), np.array([getattr(config, name).kernel for name in PARTS]).T[
-        :, _parts()[0], None
-    ]
+    return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0], None]
 
 
-def _pose_of(rows: np.ndarray, shift: np.ndarray) -> HeadPose:
-    rows, scale = nearest_rows(*rows.tolist())
-    return HeadPose(scale, rotation_of(rows), shift)
+def _numbers(pose: HeadPose) -> list[float]:
+    """The two rows that take a face to its picture, and the shift: eight numbers that may be added and weighted."""
+    first, second, _ = pose.rotation.tolist()
+    return [pose.scale * v for v in (*first, *second)] + pose.shift.tolist()
+
+
+def _pose_of(numbers: list[float]) -> HeadPose:
+    """The pose nearest to such numbers."""
+    rows, scale = nearest_rows(numbers[:3], numbers[3:6])
+    return HeadPose(scale, rotation_of(rows), np.array(numbers[6:]))

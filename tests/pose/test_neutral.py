@@ -10,7 +10,15 @@ from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import HeadPose, Motion, face_template, put_together, take_apart
 from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.pose.neutral import Neutral, frontal, neutral_of, restful
-from mobile_bilayer.pose.retarget import LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, Retargeter, eyes_of, lip_opening, shut_lips
+from mobile_bilayer.pose.retarget import (
+    LOWER_LIDS,
+    LOWER_LIPS,
+    UPPER_LIDS,
+    Retargeter,
+    lip_opening,
+    openness,
+    shut_lips,
+)
 from mobile_bilayer.pose.track import Track
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -55,7 +63,7 @@ def test_frames_at_rest_make_the_face_and_all_that_look_to_the_camera_the_pose()
     neutral = neutral_of(track_of([*talking, motion(8), motion(12), *blinking]))
     at_rest = motion().face
     assert lip_opening(neutral.face) < 0.05
-    assert eyes_of(neutral.face).openness == pytest.approx(eyes_of(at_rest).openness, rel=0.05)
+    assert openness(neutral.face) == pytest.approx(openness(at_rest), rel=0.05)
     yaws = np.array([0] * 5 + [8, 12] + [10] * 5)
     assert yaw_of(neutral.pose) == pytest.approx(np.average(yaws, weights=np.exp(-((yaws / 20) ** 2))), abs=0.3)
     assert neutral.pose.scale == pytest.approx(100, rel=0.01)
