@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,8 +19,6 @@ from mobile_bilayer.pose.head import fit_head
 TRACK_SUFFIXES = (".track", ".safetensors")
 FORMAT, VERSION = "mobile_bilayer track", 1
 LIMIT_PX = 100_000  # landmarks farther out than this are no landmarks
-HOLD_S = 0.5  # so long a lost face keeps its last pose
-EASE_S = 0.5  # so long it then takes to the neutral one
 
 _FINEST_STEP_PX = Fraction(1, 256)
 # Of few digits, and not any text that Fraction takes: 1e999999999 would hang it.
@@ -167,35 +165,6 @@ class Track:
             return cls(landmarks, tensors["times_s"], tensors["found"], rate, width, height, origin)
         except MobileBilayerError as error:
             raise MobileBilayerError(f"{path}: {error}") from error
-
-
-def eased(track: Track, neutral: np.ndarray) -> Track:
-    """The track with a pose for every frame without a face: see `ease_to_neutral`. Before the first face it is neutral.
-
-    neutral  (478, 3) float32 in pixels of the driving picture
-    """
-    landmarks = track.landmarks.copy()
-    last, last_s = neutral, -np.inf
-    for i, frame in enumerate(track):
-        if frame.found:
-            last, last_s = frame.landmarks, frame.time_s
-        else:
-            landmarks[i] = ease_to_neutral(last, neutral, frame.time_s - last_s)
-    return replace(track, landmarks=landmarks)
-
-
-def ease_to_neutral(last: np.ndarray, neutral: np.ndarray, lost_s: float) -> np.ndarray:
-    """The pose that a face lost for `lost_s` seconds is given: its last for HOLD_S, then smoothly to neutral in EASE_S.
-
-    last, neutral  (478, 3) float32 in pixels of the driving picture
-    """
-    return last + np.float32(share_of_neutral(lost_s)) * (neutral - last)
-
-
-def share_of_neutral(lost_s: float) -> float:
-    """How far a face lost for `lost_s` seconds is on its way: 0 for HOLD_S, 1 EASE_S later, smooth between."""
-    share = min(max((lost_s - HOLD_S) / EASE_S, 0.0), 1.0)
-    return share * share * (3 - 2 * share)
 
 
 def neutral_frame(track: Track) -> int:

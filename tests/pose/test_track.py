@@ -11,7 +11,7 @@ from safetensors.numpy import load, load_file, save_file
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import face_template
-from mobile_bilayer.pose.track import Track, TrackFrame, ease_to_neutral, eased, neutral_frame
+from mobile_bilayer.pose.track import Track, TrackFrame, neutral_frame
 
 RATE = Fraction(30000, 1001)
 
@@ -266,39 +266,3 @@ def test_a_frame_without_a_face_is_never_neutral():
 
 def test_the_neutral_frame_of_a_single_frame_is_that_frame():
     assert neutral_frame(track_of([face(40, parted=0.5, shut=1)])) == 0
-
-
-def test_PO4_a_lost_face_is_held_for_half_a_second_and_neutral_half_a_second_later():
-    last, neutral = face(30, parted=0.3), face()
-    for lost_s in (0.0, 0.04, 0.5):
-        np.testing.assert_array_equal(ease_to_neutral(last, neutral, lost_s), last)
-    np.testing.assert_allclose(ease_to_neutral(last, neutral, 0.75), (last + neutral) / 2, atol=1e-3)
-    for lost_s in (1.0, 90.0, np.inf):
-        np.testing.assert_allclose(ease_to_neutral(last, neutral, lost_s), neutral, atol=1e-3)
-    assert ease_to_neutral(last, neutral, 0.6).dtype == np.float32
-
-
-def test_PO4_the_way_to_neutral_is_smooth_and_has_no_step():
-    last, neutral = np.zeros((478, 3), np.float32), np.ones((478, 3), np.float32)
-    way = np.array([ease_to_neutral(last, neutral, t)[0, 0] for t in np.arange(0, 1.2, 1 / 60)])
-    steps = np.diff(way)
-    assert (steps >= 0).all() and steps.max() < 0.06 and np.abs(np.diff(steps)).max() < 0.008
-
-
-def test_PO3_PO4_before_the_first_face_and_long_after_the_last_the_driver_is_neutral_and_a_face_that_is_back_drives():
-    found = [False] * 5 + [True] * 5 + [False] * 40 + [True] * 2
-    track = track_of([face(20)] * 10 + [face(20)] * 40 + [face(-15)] * 2, found)
-    neutral = face(3)
-    out = eased(track, neutral)
-    np.testing.assert_allclose(out.landmarks[:5], np.stack([neutral] * 5), atol=1e-3)
-    np.testing.assert_array_equal(out.landmarks[5:10], track.landmarks[5:10])
-    np.testing.assert_array_equal(out.landmarks[10:22], track.landmarks[10:22])  # 12 frames of 25 a second: held
-    np.testing.assert_allclose(out.landmarks[35:50], np.stack([neutral] * 15), atol=1e-3)
-    np.testing.assert_array_equal(out.landmarks[50:], track.landmarks[50:])
-    assert out.found.tolist() == found and len(out) == len(track)
-    assert track.landmarks[0, 0, 0] == face(20)[0, 0]  # the track given stays as it is
-
-
-def test_a_track_that_was_never_lost_is_eased_to_itself():
-    track = track_of([face(5), face(9)])
-    np.testing.assert_array_equal(eased(track, face()).landmarks, track.landmarks)
