@@ -167,8 +167,8 @@ class Window:
         inside = rgb[max(self.top, 0) : max(bottom, 0), max(self.left, 0) : max(right, 0)]
         if not inside.size:
             return np.zeros((self.side, self.side, 3), np.uint8)
-        before, after = (max(-self.top, 0), max(-self.left, 0)), (max(bottom - height, 0), max(right - width, 0))
-        return cv2.copyMakeBorder(inside, before[0], after[0], before[1], after[1], cv2.BORDER_CONSTANT)
+        border = [max(beyond, 0) for beyond in (-self.top, bottom - height, -self.left, right - width)]
+        return cv2.copyMakeBorder(inside, *border, cv2.BORDER_CONSTANT)
 
     def has_in_its_middle(self, points: np.ndarray) -> bool:
         """Whether the face is about as large as the one this is around, and less than a third of it away."""
