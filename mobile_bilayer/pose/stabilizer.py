@@ -104,10 +104,13 @@ def _parts() -> tuple[np.ndarray, np.ndarray]:
 _ONES = np.ones(3)  # NumPy adds up three columns faster as a product
 
 
-def share(speed: float, step_s: float, smoothing: Smoothing) -> float:
-    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most 1."""
-    constant_s = 1 / (2 * math.pi * (smoothing.rest_hz + smoothing.speed_hz * speed))
-    return min(smoothing.most, 1 / (1 + constant_s / step_s))
+def share(speed, step_s: float, rest_hz, speed_hz, most):
+    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most `most`.
+
+    speed, rest_hz, speed_hz and most: numbers, or arrays of one a part
+    """
+    turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
+    return np.minimum(turns / (1 + turns), most)
 
 
 class Stabilizer:
@@ -118,7 +121,8 @@ class Stabilizer:
 
     def __init__(self, config: StabilizerConfig | None = None) -> None:
         self.config = config or StabilizerConfig()
-        self._smoothings = [getattr(self.config, name) for name in PARTS]
+        smoothings = [getattr(self.config, name) for name in PARTS]
+        self._rest_hz, self._speed_hz, self._most = np.array([(s.rest_hz, s.speed_hz, s.most) for s in smoothings]).T
         self.reset()
 
     def reset(self) -> None:
@@ -141,15 +145,15 @@ class Stabilizer:
         steps = [b - a for a, b in zip(was, now, strict=True)]
         # Points of a head lie half a unit from its middle, on average.
         far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
-        part = share(far / step_s, step_s, self.config.pose)
+        smoothing = self.config.pose
+        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz, smoothing.most))
         return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
 
     def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
         whose, mean = _parts()
         change = face - self._last.face
-        speeds = (np.sqrt(mean @ ((change * change) @ _ONES)) / step_s).tolist()
-        shares = [share(v, step_s, smoothing) for v, smoothing in zip(speeds, self._smoothings, strict=True)]
-        change *= np.array(shares).take(whose)[:, None]
+        speeds = np.sqrt(mean @ ((change * change) @ _ONES)) / step_s
+        change *= share(speeds, step_s, self._rest_hz, self._speed_hz, self._most).take(whose)[:, None]
         change += self._last.face
         return change
 
