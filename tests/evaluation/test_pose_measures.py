@@ -22,7 +22,6 @@ from mobile_bilayer.evaluation.pose import (
     evaluate_pose,
     jitter,
 )
-from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
 
 needs_model = pytest.mark.skipif(
@@ -101,19 +100,18 @@ class Looking:
 
 
 def test_apertures_are_compared_by_ratio_and_identity_with_the_photo(sources, clips):
-    avatar, track = sources["astronaut"], clips["second.track"]
-    picked, motions = module._picked(track, 12)
-    assert len(picked) == 12 and picked[::11] == [0, 107] and 97 in picked  # where the driver blinks
-    avatar.neutral = neutral_of(track)
-    asked = [128 * (avatar.move(motion) + 1) for motion in motions]
+    avatar, driver = sources["astronaut"], module.driver_of(clips["second.track"], 12)
+    assert len(driver.frames) == 12 and driver.frames[::11] == [0, 107] and 97 in driver.frames  # where he blinks
+    avatar.neutral = driver.neutral
+    asked = [128 * (avatar.move(motion) + 1) for motion in driver.motions]
     still = [128 * (avatar.source_landmarks[:, :2] + 1)] * 12
     photo, renders = Face(still[0], np.zeros(128)), [avatar.texture] * 12
-    perfect = module._look(Looking(asked), avatar, photo, track, motions, renders)
-    nothing = module._look(Looking(still), avatar, photo, track, motions, renders)
+    perfect = module.look(Looking(asked), avatar, photo, driver, renders)
+    nothing = module.look(Looking(still), avatar, photo, driver, renders)
     assert perfect["eyes"].max() < 0.05 and perfect["lips"].max() < 0.06
     assert nothing["eyes"].max() > 0.5  # the driver blinks, the photo does not
     np.testing.assert_allclose(perfect["identity"], np.sqrt(128) * 0.5)
-    lost = module._look(Looking([None, *asked[1:]]), avatar, photo, track, motions, renders)
+    lost = module.look(Looking([None, *asked[1:]]), avatar, photo, driver, renders)
     assert [np.isnan(lost[name]).tolist() for name in lost] == [[True] + [False] * 11] * 3
 
 
