@@ -25,7 +25,7 @@ MODES: tuple[Mode, ...] = ("relative", "absolute")
 
 LARGEST_SHIFT = 0.4  # of the head, in crop coordinates
 SCALE_RANGE = (0.75, 1.33)  # of the head's size against the photo's
-PROPORTION_RANGE = (0.8, 1.1)  # of the source's mouth and brows against the driver's; what is above is a smile
+PROPORTION_RANGE = (0.8, 1.05)  # of the source's mouth and brows against the driver's; what is above is a smile
 # Measured on 41 clips and 109 photos. Points of shut lids still are 0.02 to 0.1 eye widths apart, those of shut lips 0
 # to 0.06 mouth widths, on most photos 0.02 at most.
 SHUT_LIDS, SHUT_LIPS, TIGHT_LIPS = 0.08, 0.06, 0.02

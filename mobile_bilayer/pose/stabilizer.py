@@ -20,10 +20,10 @@ from mobile_bilayer.pose.head import HeadPose, Motion, face_template, nearest_ro
 from mobile_bilayer.pose.retarget import BROWS, IRISES, LOWER_LIDS, UPPER_LIDS
 
 # What they leave of motion that comes and goes in 8, 4 and 2 frames:
-WIDE = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # 0.73, 0.25, 0
-NARROW = (0.0, 0.25, 0.5, 0.25, 0.0)  # 0.85, 0.5, 0
-SHARP = (-0.05, 0.25, 0.6, 0.25, -0.05)  # 0.95, 0.7, 0
-REACH = 2  # frames to each side
+WIDE = (1 / 64, 6 / 64, 15 / 64, 20 / 64, 15 / 64, 6 / 64, 1 / 64)  # 0.62, 0.13, 0
+NARROW = (0.0, 1 / 32, 8 / 32, 14 / 32, 8 / 32, 1 / 32, 0.0)  # 0.79, 0.38, 0
+SHARP = (0.0, -0.05, 0.25, 0.6, 0.25, -0.05, 0.0)  # 0.95, 0.7, 0
+REACH = 3  # frames to each side
 
 BLOCK, BEHIND = 256, 64  # frames at once, and how many more the way back begins from
 
@@ -35,13 +35,13 @@ class Smoothing:
     rest_hz   cut-off when nothing moves: lower is calmer
     speed_hz  by how much the cut-off rises for each template unit (distance of the outer eye corners) a second
     most      live: of the way to a new frame, even the fastest motion goes this share; the rest in the frames behind
-    kernel    of a file: weights of two frames before, this one and two behind
+    kernel    of a file: weights of three frames before, this one and three behind
     """
 
     rest_hz: float
     speed_hz: float
     most: float
-    kernel: tuple[float, float, float, float, float]
+    kernel: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.most <= 1):
@@ -52,7 +52,7 @@ class Smoothing:
         if len(self.kernel) != 2 * REACH + 1 or not math.isclose(sum(self.kernel), 1, abs_tol=1e-6):
             raise MobileBilayerError(
                 f"A kernel has {len(self.kernel)} weights and adds up to {sum(self.kernel):g}; {2 * REACH + 1} weights that "
-                "add up to 1 are needed. Try 0, 0.25, 0.5, 0.25, 0."
+                "add up to 1 are needed. Try 0, 0, 0.25, 0.5, 0.25, 0, 0."
             )
 
 
@@ -213,7 +213,7 @@ def _blend(landmarks: np.ndarray, frames: range, pose: Sequence[float], face: np
 
 
 def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
-    """(5,) weights of the pose, and (5, 478, 1) of each landmark."""
+    """(7,) weights of the pose, and (7, 478, 1) of each landmark."""
     return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0], None]
 
 
