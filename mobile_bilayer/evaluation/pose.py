@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from mobile_bilayer.capture.video import VideoReader
 from mobile_bilayer.dataset.prepare import VIDEO_SUFFIXES
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.fidelity import interval, plain
-from mobile_bilayer.evaluation.metrics import FaceMeasures, Metric, identity_distance
+from mobile_bilayer.evaluation.metrics import Face, FaceMeasures, Metric, identity_distance
 from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import Motion, put_together, take_apart
 from mobile_bilayer.pose.neutral import neutral_of
@@ -228,21 +228,19 @@ def evaluate_pose(
     measured = [clip for clip in measured if clip.raw > 0]  # NaN of clips of fewer than three frames as well
     if not measured:
         raise MobileBilayerError("No clip has three frames with a face that moves. Give longer ones.")
-    chosen = {name: clips[name] for name in _spread(list(clips), drivers)}
-    pairs, rows = [], [_drivers_row(chosen)]
+    chosen = {name: driver_of(clips[name], frames) for name in _spread(list(clips), drivers)}
+    pairs, rows = [], [_drivers_row(chosen.values())]
     with nullcontext() if quick else FaceMeasures() as faces:
         for done, (name, avatar) in enumerate(sources.items(), 1):
             photo = faces.look(avatar.texture) if faces else None
             tiles = [avatar.texture]
-            for driver, track in chosen.items():
+            for driver_name, driver in chosen.items():
                 for mode in MODES:
-                    picked, motions = _picked(track, frames)
-                    renders = list(_renders(avatar, track, motions, mode))
-                    values = {metric: np.full(len(renders), np.nan) for metric in POSE_METRICS}
-                    if faces:
-                        values = _look(faces, avatar, photo, track, motions, renders)
-                    pairs.append(PairValues(driver, name, mode, picked, values))
-                    tiles.append(renders[_farthest(track, motions)])
+                    avatar.mode, avatar.neutral = mode, driver.neutral
+                    renders = [avatar.render(motion) for motion in driver.motions]
+                    values = look(faces, avatar, photo, driver, renders) if faces else _nothing(renders)
+                    pairs.append(PairValues(driver_name, name, mode, driver.frames, values))
+                    tiles.append(renders[driver.farthest])
             rows.append(_row(tiles))
             if on_progress:
                 on_progress("Looking", done, len(sources))
@@ -269,15 +267,40 @@ def clip_jitter(name: str, track: Track, source_name: str, source: Avatar) -> Cl
     )
 
 
-def _renders(avatar: Avatar, track: Track, motions: Sequence[Motion], mode: Mode) -> Iterator[np.ndarray]:
-    avatar.mode, avatar.neutral = mode, neutral_of(track)
-    return (avatar.render(motion) for motion in motions)
+@dataclass(frozen=True)
+class Driver:
+    """Frames of a clip, as they drive an avatar.
+
+    frames    which of the clip's, all with a face
+    motions   one each
+    neutral   the clip's
+    """
+
+    frames: list[int]
+    motions: list[Motion]
+    neutral: Motion
+
+    @property
+    def farthest(self) -> int:
+        """Which of them is turned most away from the neutral one."""
+        rest = self.neutral.pose.rotation
+        return int(np.argmin([np.trace(motion.pose.rotation @ rest.T) for motion in self.motions]))
 
 
-def _look(faces: FaceMeasures, avatar: Avatar, photo, track: Track, motions, renders) -> dict[str, np.ndarray]:
-    values = {metric: np.full(len(renders), np.nan) for metric in POSE_METRICS}
-    rest, at_photo = eyes_of(neutral_of(track).face), eyes_of(take_apart(avatar.source_landmarks).face)
-    for i, (motion, rgb) in enumerate(zip(motions, renders, strict=True)):
+def driver_of(track: Track, count: int) -> Driver:
+    """`count` frames with a face, evenly spread."""
+    frames = _spread(np.flatnonzero(track.found).tolist(), count)
+    motions = {i: m for i, m in enumerate(stabilize(track.landmarks, track.times_s, track.found)) if i in set(frames)}
+    return Driver(frames, [motions[i] for i in frames], neutral_of(track))
+
+
+def look(
+    faces: FaceMeasures, avatar: Avatar, photo: Face | None, driver: Driver, renders: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`POSE_METRICS` of each render of a driver's motions, against the photo's face and the driver."""
+    values = _nothing(renders)
+    at_photo, at_rest = eyes_of(take_apart(avatar.source_landmarks).face), eyes_of(driver.neutral.face)
+    for i, (motion, rgb) in enumerate(zip(driver.motions, renders, strict=True)):
         face = faces.look(rgb)
         if face is None:
             continue
@@ -285,26 +308,16 @@ def _look(faces: FaceMeasures, avatar: Avatar, photo, track: Track, motions, ren
         if photo is not None:
             values["identity"][i] = identity_distance(face.descriptor, photo.descriptor)
         mine, theirs = (
-            [lid_share(now.openness, still.openness) for now, still in zip(eyes_of(seen), at_rest, strict=True)]
-            for seen, at_rest in ((got, at_photo), (motion.face, rest))
+            [lid_share(now.openness, rest.openness) for now, rest in zip(eyes_of(seen), rests, strict=True)]
+            for seen, rests in ((got, at_photo), (motion.face, at_rest))
         )
         values["eyes"][i] = np.abs(np.subtract(mine, theirs)).mean()
         values["lips"][i] = abs(lip_opening(got) - lip_opening(motion.face))
     return values
 
 
-def _picked(track: Track, count: int) -> tuple[list[int], list[Motion]]:
-    """Frames with a face, evenly spread, and their motions as they drive an avatar."""
-    seen = np.flatnonzero(track.found)
-    picked = _spread(seen.tolist(), count)
-    motions = {i: m for i, m in enumerate(stabilize(track.landmarks, track.times_s, track.found)) if i in set(picked)}
-    return picked, [motions[i] for i in picked]
-
-
-def _farthest(track: Track, motions: Sequence[Motion]) -> int:
-    """Which motion is turned most away from the neutral one."""
-    rest = neutral_of(track).pose.rotation
-    return int(np.argmin([np.trace(m.pose.rotation @ rest.T) for m in motions]))
+def _nothing(renders: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {metric: np.full(len(renders), np.nan) for metric in POSE_METRICS}
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
@@ -328,12 +341,10 @@ def _row(tiles: Sequence[np.ndarray]) -> np.ndarray:
     return cv2.hconcat([cv2.resize(tile, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for tile in tiles])
 
 
-def _drivers_row(drivers: dict[str, Track]) -> np.ndarray:
+def _drivers_row(drivers: Iterable[Driver]) -> np.ndarray:
     blank = np.zeros((256, 256, 3), np.uint8)
     tiles = [blank]
-    for track in drivers.values():
-        _, motions = _picked(track, 8)
-        crop = head_crop(put_together(neutral_of(track)))
-        stick = draw_stickman(crop.to_keypoints(put_together(motions[_farthest(track, motions)])), 256)
-        tiles += [stick, blank]
+    for driver in drivers:
+        crop = head_crop(put_together(driver.neutral))
+        tiles += [draw_stickman(crop.to_keypoints(put_together(driver.motions[driver.farthest])), 256), blank]
     return _row(tiles)

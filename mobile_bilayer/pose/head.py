@@ -133,19 +133,19 @@ def unposed(landmarks: np.ndarray, pose: HeadPose) -> np.ndarray:
     """The face (478, 3) in the template's units, without head pose. What depth hides stays the template's."""
     first, second, hidden = pose.rotation.tolist()
     (right, down), per = pose.shift.tolist(), 1 / pose.scale
-    # (landmarks - shift) / scale along the rows that are seen, the template's depth along the hidden one: one product.
+    # (landmarks - shift) / scale along the rows that are seen, the template along the one that is not.
     a, b = [v * per for v in first], [v * per for v in second]
     offset = [-right * u - down * v for u, v in zip(a, b, strict=True)]
-    known = np.empty((len(landmarks), 4))
-    known[:, :2] = landmarks[:, :2]
-    known[:, 2] = _template() @ pose.rotation[2]
-    known[:, 3] = 1
-    return known @ np.array([a, b, hidden, offset])
+    out = landmarks.astype(np.float64) @ np.array([a, b, (0.0, 0.0, 0.0)][: landmarks.shape[1]])
+    out += _template() @ np.array([*([h * v for v in hidden] for h in hidden), offset])
+    return out
 
 
 @cache
 def _template() -> np.ndarray:
-    return face_template().points.astype(np.float64)
+    """(478, 4): the template, and ones."""
+    points = face_template().points.astype(np.float64)
+    return np.concatenate([points, np.ones((len(points), 1))], 1)
 
 
 def take_apart(landmarks: np.ndarray) -> Motion:

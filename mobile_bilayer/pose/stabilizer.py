@@ -20,10 +20,10 @@ from mobile_bilayer.pose.head import HeadPose, Motion, face_template, nearest_ro
 from mobile_bilayer.pose.retarget import BROWS, IRISES, LOWER_LIDS, UPPER_LIDS
 
 # What they leave of motion that comes and goes in 8, 4 and 2 frames:
-WIDE = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # 0.73, 0.25, 0
-NARROW = (0.0, 0.25, 0.5, 0.25, 0.0)  # 0.85, 0.5, 0
-SHARP = (-0.05, 0.25, 0.6, 0.25, -0.05)  # 0.95, 0.7, 0
-REACH = 2  # frames to each side
+WIDE = (1 / 64, 6 / 64, 15 / 64, 20 / 64, 15 / 64, 6 / 64, 1 / 64)  # 0.62, 0.13, 0
+NARROW = (0.0, 1 / 32, 8 / 32, 14 / 32, 8 / 32, 1 / 32, 0.0)  # 0.79, 0.38, 0
+SHARP = (0.0, -0.05, 0.25, 0.6, 0.25, -0.05, 0.0)  # 0.95, 0.7, 0
+REACH = 3  # frames to each side
 
 BLOCK, BEHIND = 256, 64  # frames at once, and how many more the way back begins from
 
@@ -35,13 +35,13 @@ class Smoothing:
     rest_hz   cut-off when nothing moves: lower is calmer
     speed_hz  by how much the cut-off rises for each template unit (distance of the outer eye corners) a second
     most      live: of the way to a new frame, even the fastest motion goes this share; the rest in the frames behind
-    kernel    of a file: weights of two frames before, this one and two behind
+    kernel    of a file: weights of three frames before, this one and three behind
     """
 
     rest_hz: float
     speed_hz: float
     most: float
-    kernel: tuple[float, float, float, float, float]
+    kernel: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.most <= 1):
@@ -52,7 +52,7 @@ class Smoothing:
         if len(self.kernel) != 2 * REACH + 1 or not math.isclose(sum(self.kernel), 1, abs_tol=1e-6):
             raise MobileBilayerError(
                 f"A kernel has {len(self.kernel)} weights and adds up to {sum(self.kernel):g}; {2 * REACH + 1} weights that "
-                "add up to 1 are needed. Try 0, 0.25, 0.5, 0.25, 0."
+                "add up to 1 are needed. Try 0, 0, 0.25, 0.5, 0.25, 0, 0."
             )
 
 
@@ -104,10 +104,13 @@ def _parts() -> tuple[np.ndarray, np.ndarray]:
 _ONES = np.ones(3)  # NumPy adds up three columns faster as a product
 
 
-def share(speed: float, step_s: float, smoothing: Smoothing) -> float:
-    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most 1."""
-    constant_s = 1 / (2 * math.pi * (smoothing.rest_hz + smoothing.speed_hz * speed))
-    return min(smoothing.most, 1 / (1 + constant_s / step_s))
+def share(speed, step_s: float, rest_hz, speed_hz, most):
+    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most `most`.
+
+    speed, rest_hz, speed_hz and most: numbers, or arrays of one a part
+    """
+    turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
+    return np.minimum(turns / (1 + turns), most)
 
 
 class Stabilizer:
@@ -118,7 +121,8 @@ class Stabilizer:
 
     def __init__(self, config: StabilizerConfig | None = None) -> None:
         self.config = config or StabilizerConfig()
-        self._smoothings = [getattr(self.config, name) for name in PARTS]
+        smoothings = [getattr(self.config, name) for name in PARTS]
+        self._rest_hz, self._speed_hz, self._most = np.array([(s.rest_hz, s.speed_hz, s.most) for s in smoothings]).T
         self.reset()
 
     def reset(self) -> None:
@@ -141,15 +145,15 @@ class Stabilizer:
         steps = [b - a for a, b in zip(was, now, strict=True)]
         # Points of a head lie half a unit from its middle, on average.
         far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
-        part = share(far / step_s, step_s, self.config.pose)
+        smoothing = self.config.pose
+        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz, smoothing.most))
         return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
 
     def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
         whose, mean = _parts()
         change = face - self._last.face
-        speeds = (np.sqrt(mean @ ((change * change) @ _ONES)) / step_s).tolist()
-        shares = [share(v, step_s, smoothing) for v, smoothing in zip(speeds, self._smoothings, strict=True)]
-        change *= np.array(shares).take(whose)[:, None]
+        speeds = np.sqrt(mean @ ((change * change) @ _ONES)) / step_s
+        change *= share(speeds, step_s, self._rest_hz, self._speed_hz, self._most).take(whose)[:, None]
         change += self._last.face
         return change
 
@@ -209,7 +213,7 @@ def _blend(landmarks: np.ndarray, frames: range, pose: Sequence[float], face: np
 
 
 def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
-    """(5,) weights of the pose, and (5, 478, 1) of each landmark."""
+    """(7,) weights of the pose, and (7, 478, 1) of each landmark."""
     return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0], None]
 
 
