@@ -53,6 +53,13 @@ def animate(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path("out.mp4"),
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driver and result.")] = False,
     background: BackgroundOption = "keep",
+    motion: Annotated[
+        str, typer.Option(help="relative: as the driver, with the photo's own face; absolute: for a driver who is in the photo.")
+    ] = "relative",
+    neutral: Annotated[
+        int | None,
+        typer.Option(help="The driver's frame, from 0, that means as in the photo. Default: found from all.", show_default=False),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of the driver.")] = None,
     bundle: BundleOption = None,
 ) -> None:
@@ -68,12 +75,16 @@ def animate(
             bundle=Bundle.open(bundle),
             side_by_side=side_by_side,
             background=background,
+            motion=motion,
+            neutral=neutral,
             seconds=seconds,
             on_progress=on_progress,
         )
     for stage in STAGES:
         cost = report.median_ms(stage)
         out.print(f"{stage:<10} " + ("      -" if cost is None else f"{cost:7.2f} ms a frame (median)"))
+    if report.lost:
+        out.print(f"No face was seen in {report.lost} of {report.frames} frames: the pose was held, then eased to neutral.")
     out.print(
         f"{report.output}: {report.frames} frames in {report.wall_s:.1f} s, {report.frames_per_second:.1f} FPS", soft_wrap=True
     )
@@ -349,6 +360,70 @@ def fidelity(
     if sheet is not None:
         write_image(sheet, result.sheet)
         out.print(str(sheet), soft_wrap=True)
+
+
+@evaluate_app.command(
+    epilog="Examples:  mobile-bilayer evaluate pose clips/ photos/ --sheet sheet.png --json pose.json  ·  "
+    "mobile-bilayer evaluate pose clips/ photos/ --quick"
+)
+def pose(
+    clips: Annotated[Path, typer.Argument(help="Folder of videos or .track files: drivers.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photos of other people: sources.")],
+    bundle: BundleOption = None,
+    sources: Annotated[int, typer.Option(help="Photos to take, evenly spread.")] = 20,
+    drivers: Annotated[int, typer.Option(help="Clips that drive all of them, evenly spread.")] = 5,
+    frames: Annotated[int, typer.Option(help="Frames of each pair to look at.")] = 8,
+    quick: Annotated[bool, typer.Option("--quick", help="Jitter alone, without looking for faces in what is rendered.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Report to write (.json): means, intervals, every frame's values.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
+) -> None:
+    """Whether it shakes, and whether faces stay their own: jitter, identity, eyes and lips, in both modes."""
+    from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
+    from mobile_bilayer.runtime.bundle import Bundle
+
+    with _extra("evaluation"):
+        from mobile_bilayer.evaluation.pose import POSE_METRICS, evaluate_pose, load_drivers, load_sources
+    if json is not None:
+        check_output(json, (".json",))
+    if sheet is not None:
+        check_output(sheet, IMAGE_SUFFIXES)
+    opened = Bundle.open(bundle)
+    with _extra("evaluation"), _progress() as on_progress:
+        avatars = load_sources(photos, sources, opened)
+        result = evaluate_pose(load_drivers(clips, on_progress), avatars, drivers, frames, quick, on_progress)
+    if not quick:
+        title = f"{result.settings.drivers} drivers on {result.settings.sources} photos, {result.settings.frames} frames each"
+        table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        for column in (*(m.title + " ↓" for m in POSE_METRICS.values()), "same person ↑", "no face ↓"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for mode, row in result.table.items():
+            numbers = [f"{row[name]:.{metric.digits}f}" for name, metric in POSE_METRICS.items()]
+            table.add_row(mode, *numbers, f"{row['same_person']:.1%}", f"{row['no_face']:.0f}")
+        out.print(table)
+    for kind, words in (("file", "from files"), ("live", "live")):
+        ratio, name = result.worst_ratios[kind]
+        out.print(
+            f"jitter {words}: {result.mean_ratios[kind]:.2f} of the driver's, at most {ratio:.2f} ({name}), "
+            f"{len(result.jitter)} clips",
+            soft_wrap=True,
+        )
+    if json is not None:
+        result.save(json, f"{opened.manifest.name}, {opened.manifest.student}")
+        out.print(str(json), soft_wrap=True)
+    if sheet is not None:
+        write_image(sheet, result.sheet)
+        out.print(str(sheet), soft_wrap=True)
+
+
+@app.command(epilog="Example:  mobile-bilayer golden -o golden/")
+def golden(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; its JSON files of the same names are replaced.")],
+) -> None:
+    """Inputs and outputs of the functions between landmarks and network: what a port must give."""
+    from mobile_bilayer.pose.golden import write_golden
+
+    for path in write_golden(output):
+        out.print(f"{path}: {path.stat().st_size / 1000:.0f} kB", soft_wrap=True)
 
 
 @teacher_app.command("import", epilog="Example:  mobile-bilayer teacher import runs/ -o teacher.safetensors")

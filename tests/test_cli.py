@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mobile_bilayer import cli
+from mobile_bilayer.pose.track import Track
 from mobile_bilayer.samples import sample_photo, sample_track
 
 needs_model = pytest.mark.skipif(
@@ -21,7 +22,7 @@ needs_model = pytest.mark.skipif(
 )
 COMMANDS = (
     "animate", "grid", "avatar", "track", "prepare", "export", "train student", "train teacher", "evaluate fidelity",
-    "teacher import",
+    "evaluate pose", "golden", "teacher import",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +100,14 @@ def test_without_a_command_the_help_is_shown(run):
         code, out, err = run(line)
         assert code == (0 if "-h" in line else 2)
         assert "Usage" in out + err and "Traceback" not in out + err
+
+
+def test_PO4_animate_says_how_often_the_face_was_lost(run, tmp_path):
+    whole = sample_track()
+    found = np.array([True, True, False])
+    Track(whole.landmarks[:3], whole.times_s[:3], found, whole.rate, whole.width, whole.height).save(tmp_path / "a.track")
+    code, out, _ = run("animate --driving a.track -o out.mp4")
+    assert code == 0 and "No face was seen in 1 of 3 frames" in out
 
 
 @needs_model

@@ -6,13 +6,15 @@ import io
 import os
 import secrets
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+from mobile_bilayer.capture import hdr
 from mobile_bilayer.errors import MobileBilayerError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what write_image can write
@@ -20,6 +22,8 @@ AI_GENERATED = "AI-generated: a photo animated by mobile_bilayer"
 
 # Only formats that photos come in: Pillow's others include EPS, which would start Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+
+_DNG_VERSION = 50706  # a tag of raw photos; Pillow would show the small preview
 
 # EXIF orientation to the turn that undoes it.
 _UPRIGHT = {
@@ -43,9 +47,10 @@ _XMP = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 
 def read_image(path: Path, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
-    """A photo as (H, W, 3) uint8 RGB: upright, and with `background` (RGB) where it is see-through.
+    """A photo as (H, W, 3) uint8 sRGB: upright, and with `background` (RGB) where it is see-through.
 
-    The format is told by the content, whatever the name ends in. Of an animation, the first picture.
+    Colours are those that its profile means; without one they are sRGB's. The format is told by the content, whatever
+    the name ends in. Of an animation, the first picture.
     """
     path = check_input(path, "photo")
     try:
@@ -53,6 +58,8 @@ def read_image(path: Path, background: tuple[int, int, int] = (255, 255, 255)) -
     except OSError as error:
         raise MobileBilayerError(f"{path} could not be opened ({error}). Check that you may read it.") from error
     kind = ftyp_kind(data)
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        raise MobileBilayerError(f"{path} is a JPEG XL photo, which Pillow can't read. Save it as JPEG or PNG.")
     if kind == "HEIC" and not _register_heif():
         raise MobileBilayerError(
             f"{path} is a HEIC photo, which needs an extra. "
@@ -68,19 +75,24 @@ def read_image(path: Path, background: tuple[int, int, int] = (255, 255, 255)) -
         )
     try:
         with Image.open(io.BytesIO(data), formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
+            if _DNG_VERSION in getattr(image, "tag_v2", ()):
+                raise MobileBilayerError(f"{path} is a raw photo (DNG). Develop it: save it as JPEG or PNG.")
             image.load()
             orientation = _orientation(image)
-            flat = _flat_rgb(image, background)
+            flat = _flat_rgb(image, background, path)
+            transfer = (image.info.get("nclx_profile") or {}).get("transfer_characteristics")  # only of HEIC
         if orientation in _UPRIGHT:
             flat = flat.transpose(_UPRIGHT[orientation])
-        return np.array(flat)
+        rgb = np.array(flat)
+        return hdr.to_sdr(rgb.astype(np.uint16) * 257, transfer) if transfer in (hdr.PQ, hdr.HLG) else rgb
     except UnidentifiedImageError as error:
         raise MobileBilayerError(
-            f"{path} is not a photo we can read; its content is none of {', '.join(_FORMATS)}. "
-            "Save it as JPEG or PNG."
+            f"{path} is not a photo we can read; its content is none of {', '.join(_FORMATS)}. Save it as JPEG or PNG."
         ) from error
     except Image.DecompressionBombError as error:
         raise MobileBilayerError(f"{path} is too large ({error}). Save a smaller copy of it.") from error
+    except MobileBilayerError:
+        raise
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise MobileBilayerError(
             f"{path} is damaged or of a rare kind: {error}. Copy it again, or save it as JPEG or PNG."
@@ -166,7 +178,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def ftyp_kind(head: bytes) -> str | None:
-    """"HEIC", "AVIF" or "video" for files of the MP4 family, None for others, from a file's first bytes."""
+    """What a file of the MP4 family is by its first bytes: "HEIC", "AVIF" or "video"; None for other families."""
     if head[4:8] != b"ftyp":
         return None
     size = int.from_bytes(head[:4], "big")
@@ -195,17 +207,46 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _flat_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Mode RGB, without alpha."""
+def _flat_rgb(image: Image.Image, background: tuple[int, int, int], path: Path) -> Image.Image:
+    """Mode RGB, sRGB, without alpha."""
+    icc = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it at 255
         grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        return _srgb(Image.fromarray(grey.astype(np.uint8)), icc, path)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point, without a known range")
-    if image.has_transparency_data:
-        under = Image.new("RGBA", image.size, (*background, 255))
-        return Image.alpha_composite(under, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return _srgb(image, icc, path)
+    grey_alpha = image.mode in {"L", "LA", "La"}
+    see_through = image.convert("LA" if grey_alpha else "RGBA")
+    colours = _srgb(see_through.convert("L" if grey_alpha else "RGB"), icc, path).convert("RGBA")
+    colours.putalpha(see_through.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), colours).convert("RGB")
+
+
+def _srgb(image: Image.Image, icc: bytes | None, path: Path) -> Image.Image:
+    """Mode RGB, of a picture without alpha. A bad profile doesn't make a good photo bad."""
+    if not icc:
+        return image.convert("RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        space = profile.profile.xcolor_space.strip()
+        greys = space == "GRAY" and image.mode in {"1", "L"}
+        if (image.mode == "CMYK") != (space == "CMYK") or not (greys or space in {"RGB", "CMYK"}):
+            raise ValueError(f"it is for {space}, the photo is {image.mode}")
+        return ImageCms.profileToProfile(
+            image.convert({"GRAY": "L"}.get(space, space)),
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ImportError, ValueError) as error:  # ImportError: a Pillow built without lcms
+        warnings.warn(
+            f"The colour profile of {path} can't be used ({error}); its colours may be a little off.", stacklevel=4
+        )
+        return image.convert("RGB")
 
 
 def _png_tags() -> PngImagePlugin.PngInfo:

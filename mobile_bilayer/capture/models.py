@@ -52,7 +52,10 @@ def model_bytes(model: ModelFile) -> bytes:
                 f"MOBILE_BILAYER_MODELS is set to {override}, which holds no {model.name}. "
                 f"Put the file there (from {model.url}) or unset the variable."
             )
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MobileBilayerError(f"{path} could not be opened ({error}). Check that you may read it.") from error
         if hashlib.sha256(data).hexdigest() != model.sha256:
             raise MobileBilayerError(
                 f"{path} is not the {model.name} we know (sha256 differs). Replace it with {model.url}."
@@ -75,7 +78,8 @@ def _download(model: ModelFile, cached: Path) -> bytes:
     except (OSError, http.client.HTTPException) as error:  # the latter when the line drops half-way
         raise MobileBilayerError(
             f"{model.name} could not be downloaded from {model.url} ({error}). "
-            f"Download it by hand and save it as {cached}, or run again when online."
+            f"Download it by hand and save it as {cached}, or in a folder that MOBILE_BILAYER_MODELS names; "
+            "or run again when online."
         ) from error
     got = hashlib.sha256(data).hexdigest()
     if got != model.sha256:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from mobile_bilayer.capture import hdr
 from mobile_bilayer.capture.images import AI_GENERATED, check_input, check_output, check_rgb, ftyp_kind, written_aside
 from mobile_bilayer.errors import MobileBilayerError
 
@@ -43,7 +44,8 @@ class VideoReader:
     duration_s     seconds, or None
     has_audio
 
-    Each iteration starts from the beginning. A file that breaks off gives the frames before the break, then warns.
+    Each iteration starts from the beginning. Frames that can't be decoded are left out, with a warning at the end; the
+    others keep their times. HDR becomes SDR, and pixels that are not square are made so.
     """
 
     path: Path
@@ -65,8 +67,8 @@ class VideoReader:
             self.frames = stream.frames or (round(self.duration_s * self.rate) if self.duration_s else None)
             self.has_audio = bool(container.streams.audio)
             first = _first_frame(container, stream, self.path)
-            self._matrix = _display_matrix(first)
-            self.height, self.width = _upright(first, self._matrix).shape[:2]
+            self._look = _Look(_display_matrix(first), _pixel_aspect(stream), stream.codec_context.color_trc)
+            self.height, self.width = self._look.picture(first).shape[:2]
 
     def __enter__(self) -> VideoReader:
         return self
@@ -78,7 +80,7 @@ class VideoReader:
         clock = _Clock(self.rate)
         with _opened(self.path) as container:
             for frame in _decoded(container, _video_stream(container), self.path):
-                yield Frame(_upright(frame, self._matrix), clock.time_s(frame.time))
+                yield Frame(self._look.picture(frame), clock.time_s(frame.time))
 
 
 class VideoWriter:
@@ -279,6 +281,38 @@ class _Sound:
             yield float(frame.pts * frame.time_base), frame
 
 
+@dataclass(frozen=True)
+class _Look:
+    """How a clip's stored pictures become the shown ones.
+
+    matrix    of the display, see `_display_matrix`
+    aspect    a pixel's width by its height
+    transfer  how light is coded, by its number in ITU-T H.273
+    """
+
+    matrix: tuple[int, int, int, int]
+    aspect: float
+    transfer: int
+
+    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: turned and mirrored to the nearest quarter turn, of square pixels, SDR."""
+        width = round(frame.width * self.aspect)
+        if self.transfer in (hdr.PQ, hdr.HLG):
+            rgb = hdr.to_sdr(frame.to_ndarray(format="rgb48le", width=width), self.transfer)
+        else:
+            rgb = frame.to_ndarray(format="rgb24", width=width)
+        a, b, c, d = self.matrix
+        x_sign, y_sign = a, d
+        if abs(b) > abs(a):
+            rgb = rgb.transpose(1, 0, 2)
+            x_sign, y_sign = c, b
+        if x_sign < 0:
+            rgb = rgb[:, ::-1]
+        if y_sign < 0:
+            rgb = rgb[::-1]
+        return np.ascontiguousarray(rgb)
+
+
 class _Clock:
     """Times that start at 0 and grow strictly, from presentation times that may not."""
 
@@ -328,36 +362,66 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
 
 
 def _first_frame(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
-    try:
-        for frame in container.decode(stream):
-            return frame
-    except (av.FFmpegError, OSError) as error:
+    damages = []
+    for frame in _decodable(container, stream, damages):
+        return frame
+    if damages:
         raise MobileBilayerError(
-            f"No frame of {path} can be decoded: {error.strerror}. Copy or record it again."
-        ) from error
+            f"No frame of {path} can be decoded: {damages[0].why}. Copy it again, or save it as MP4 (H.264)."
+        )
     raise MobileBilayerError(f"{path} has no frames. Copy or record it again.")
 
 
 def _decoded(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """All frames up to the end, or up to where the file is damaged."""
+    """All frames that can be decoded, then a warning if some could not."""
     count, end_s = 0, 0.0
-    damage = None
-    try:
-        for frame in container.decode(stream):
-            yield frame
-            count, end_s = count + 1, frame.time or end_s
-    except (av.FFmpegError, OSError) as error:
-        damage = error.strerror or str(error)
-        for frame in _until_broken(iter(stream.codec_context.decode(None))):  # those that waited for their turn
-            yield frame
-            count += 1
-    if damage is None and _breaks_off(container, stream, end_s):
-        damage = "it ends too early"
-    if damage:
+    damages = []
+    for frame in _decodable(container, stream, damages):
+        yield frame
+        count, end_s = count + 1, frame.time or end_s
+    if not damages and _breaks_off(container, stream, end_s):
+        damages.append(_Damage("it ends too early", count, end_s))
+    if damages:
+        first = damages[0]
+        lost = "the rest is" if first.after == count else "some frames there are"
         warnings.warn(
-            f"{path} is damaged after {count} frames ({damage}); the rest is left out. Copy it again if it was longer.",
+            f"{path} is damaged after {first.after} frames, at {first.at_s:.2f} s ({first.why}); {lost} left out. "
+            "Copy it again if you can.",
             stacklevel=3,
         )
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """Why frames are missing, after how many of them, and when on the file's clock (seconds)."""
+
+    why: str
+    after: int
+    at_s: float
+
+
+def _decodable(
+    container: av.container.InputContainer, stream: av.VideoStream, damages: list[_Damage]
+) -> Iterator[av.VideoFrame]:
+    """All frames but those that can't be decoded; why they can't goes to `damages`."""
+    count, end_s = 0, 0.0
+    packets = container.demux(stream)
+    while True:
+        packet, frames = None, []
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.is_corrupt:
+                damages.append(_Damage("data are missing", count, end_s))
+            frames = packet.decode()
+        except (av.FFmpegError, OSError) as error:
+            damages.append(_Damage(error.strerror or str(error), count, end_s))
+            if packet is None:  # nothing more can be read, but some frames still wait for their turn
+                frames = _until_broken(iter(stream.codec_context.decode(None)))
+        for frame in frames:
+            yield frame
+            count, end_s = count + 1, frame.time or end_s
 
 
 def _until_broken(items: Iterator) -> Iterator:
@@ -410,16 +474,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _upright(frame: av.VideoFrame, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned and mirrored as the display matrix says, to the nearest quarter turn."""
-    rgb = frame.to_ndarray(format="rgb24")
-    a, b, c, d = matrix
-    x_sign, y_sign = a, d
-    if abs(b) > abs(a):
-        rgb = rgb.transpose(1, 0, 2)
-        x_sign, y_sign = c, b
-    if x_sign < 0:
-        rgb = rgb[:, ::-1]
-    if y_sign < 0:
-        rgb = rgb[::-1]
-    return np.ascontiguousarray(rgb)
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    """A pixel's width by its height. Files also hold impossible ones."""
+    aspect = stream.sample_aspect_ratio
+    return float(aspect) if aspect and 1 / 4 <= aspect <= 4 and abs(aspect - 1) > 0.01 else 1.0

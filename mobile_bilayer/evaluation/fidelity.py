@@ -146,7 +146,7 @@ class Fidelity:
             ],
         }
         with written_aside(path) as aside:
-            aside.write_text(json.dumps(_plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+            aside.write_text(json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
 
 
 def interval(values: np.ndarray, people: np.ndarray) -> tuple[float, float]:
@@ -261,13 +261,13 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
-def _plain(value):
+def plain(value):
     """What JSON can hold: arrays as lists, NaN as None, six digits."""
     match value:
         case dict():
-            return {name: _plain(part) for name, part in value.items()}
+            return {name: plain(part) for name, part in value.items()}
         case list() | tuple() | np.ndarray():
-            return [_plain(part) for part in value]
+            return [plain(part) for part in value]
         case bool() | np.bool_():
             return bool(value)
         case float():

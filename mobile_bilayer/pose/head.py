@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load
@@ -22,6 +25,7 @@ HEAD_POINTS = np.array(
 )
 # In crop coordinates: shoulders stay where they are when the head moves.
 TORSO_POINTS = np.array([(-0.8, 0.93), (0, 0.98), (0.8, 0.93)], np.float32)
+_MESH = np.array(MESH)
 POINTS = len(MESH) + len(HEAD_POINTS) + len(TORSO_POINTS)
 
 
@@ -32,11 +36,13 @@ class FaceTemplate:
     points  (478, 3) float32, symmetric; units as `HEAD_POINTS`
     rigid   indices of landmarks that expressions hardly move
     mirror  (478,) index of each landmark's left-right twin
+    jaw     (478,) float32, how far down each landmark goes when the lips part by 1; symmetric, 0 in the upper face
     """
 
     points: np.ndarray
     rigid: np.ndarray
     mirror: np.ndarray
+    jaw: np.ndarray
 
 
 @cache
@@ -45,8 +51,7 @@ def face_template() -> FaceTemplate:
     return FaceTemplate(**load((files("mobile_bilayer") / "assets" / "face_template.safetensors").read_bytes()))
 
 
-@dataclass(frozen=True)
-class HeadPose:
+class HeadPose(NamedTuple):  # as the next one: a dataclass takes six times as long to make, and a frame makes seven
     """Weak perspective: picture = scale * (rotation @ template)[:2] + shift.
 
     scale     pixels (or keypoint units) a template unit
@@ -60,27 +65,98 @@ class HeadPose:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Template points (N, 3) to the picture (N, 2) float32."""
-        return (self.scale * points @ self.rotation[:2].T + self.shift).astype(np.float32)
+        return (points @ (self.scale * self.rotation[:2].T) + self.shift).astype(np.float32)
+
+
+class Motion(NamedTuple):
+    """A head taken apart: where it is, and the face in its own frame, with its shape and expression.
+
+    face  (478, 3) in the template's units, seen from the front; what depth hides is the template's
+    """
+
+    pose: HeadPose
+    face: np.ndarray
 
 
 @cache
-def _rigid_solver() -> tuple[np.ndarray, np.ndarray]:
+def _solver() -> tuple[np.ndarray, list[float]]:
+    """(4, R) that takes rigid landmarks to the affine map's columns and their mean; and the template's own mean."""
     template = face_template()
     rigid = template.points[template.rigid].astype(np.float64)
     middle = rigid.mean(0)
-    return np.linalg.pinv(rigid - middle), middle
+    mean = np.full((1, len(rigid)), 1 / len(rigid))
+    return np.concatenate([np.linalg.pinv(rigid - middle), mean]), middle.tolist()
 
 
 def fit_head(landmarks: np.ndarray) -> HeadPose:
-    """Least-squares head pose of landmarks (478, 2 or 3), in their unit; z is not used."""
-    solver, middle = _rigid_solver()
-    seen = landmarks[face_template().rigid, :2].astype(np.float64)
-    affine = (solver @ (seen - seen.mean(0))).T  # (2, 3)
-    u, sizes, vt = np.linalg.svd(affine, full_matrices=False)
-    rows = u @ vt  # nearest orthonormal rows
-    scale = float(sizes.mean())
-    shift = seen.mean(0) - scale * rows @ middle
-    return HeadPose(scale, np.vstack([rows, np.cross(rows[0], rows[1])]), shift)
+    """Least-squares head pose of landmarks (478, 2 or 3), in their unit; z is not used.
+
+    Lips, brows and chin have no say: what they do moves neither the place nor the size found.
+    """
+    solver, middle = _solver()
+    # The solver's first rows add up to 0: there is no mean to be taken off before.
+    *columns, mean = (solver @ landmarks.take(face_template().rigid, 0).astype(np.float64))[:, :2].tolist()
+    rows, scale = nearest_rows(*zip(*columns, strict=True))
+    shift = [mean[i] - scale * dot(rows[i], middle) for i in (0, 1)]
+    return HeadPose(scale, rotation_of(rows), np.array(shift))
+
+
+Row = Sequence[float]  # of three: plain numbers, as NumPy takes longer for so few
+
+
+def nearest_rows(first: Row, second: Row) -> tuple[tuple[Row, Row], float]:
+    """The two orthonormal rows nearest to these, and the mean of the singular values.
+
+    In closed form, (A A^T)^(-1/2) A: phones have no decomposition at hand.
+    """
+    a, b, d = dot(first, first), dot(first, second), dot(second, second)
+    root = math.sqrt(max(a * d - b * b, 1e-24))  # the product of the singular values
+    total = math.sqrt(a + d + 2 * root)  # their sum
+    p, q, r = (d + root) / (total * root), -b / (total * root), (a + root) / (total * root)
+    (x, y, z), (u, v, w) = first, second
+    rows = (p * x + q * u, p * y + q * v, p * z + q * w), (q * x + r * u, q * y + r * v, q * z + r * w)
+    return rows, total / 2
+
+
+def rotation_of(rows: tuple[Row, Row]) -> np.ndarray:
+    """The rotation (3, 3) with these first two rows."""
+    (a, b, c), (d, e, f) = rows
+    return np.array([[a, b, c], [d, e, f], [b * f - c * e, c * d - a * f, a * e - b * d]])
+
+
+def dot(a: Row, b: Row) -> float:
+    """The inner product."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def unposed(landmarks: np.ndarray, pose: HeadPose) -> np.ndarray:
+    """The face (478, 3) in the template's units, without head pose. What depth hides stays the template's."""
+    first, second, hidden = pose.rotation.tolist()
+    (right, down), per = pose.shift.tolist(), 1 / pose.scale
+    # (landmarks - shift) / scale along the rows that are seen, the template along the one that is not.
+    a, b = [v * per for v in first], [v * per for v in second]
+    offset = [-right * u - down * v for u, v in zip(a, b, strict=True)]
+    out = landmarks.astype(np.float64) @ np.array([a, b, (0.0, 0.0, 0.0)][: landmarks.shape[1]])
+    out += _template() @ np.array([*([h * v for v in hidden] for h in hidden), offset])
+    return out
+
+
+@cache
+def _template() -> np.ndarray:
+    """(478, 4): the template, and ones."""
+    points = face_template().points.astype(np.float64)
+    return np.concatenate([points, np.ones((len(points), 1))], 1)
+
+
+def take_apart(landmarks: np.ndarray) -> Motion:
+    """Head pose and face of landmarks (478, 2 or 3), in any unit; `put_together` is the way back."""
+    pose = fit_head(landmarks)
+    return Motion(pose, unposed(landmarks, pose))
+
+
+def put_together(motion: Motion) -> np.ndarray:
+    """Landmarks (478, 2) float32 in the unit of the pose."""
+    return motion.pose.project(motion.face)
 
 
 def network_points(landmarks: np.ndarray) -> np.ndarray:
@@ -89,9 +165,8 @@ def network_points(landmarks: np.ndarray) -> np.ndarray:
     landmarks  (478, 2 or 3) in [-1, 1] of the source's crop
     returns    (POINTS, 2) float32 in the same coordinates
     """
-    return np.concatenate(
-        [landmarks[MESH, :2].astype(np.float32), fit_head(landmarks).project(HEAD_POINTS), TORSO_POINTS]
-    )
+    mesh = landmarks.take(_MESH, 0)[:, :2].astype(np.float32)
+    return np.concatenate([mesh, fit_head(landmarks).project(HEAD_POINTS), TORSO_POINTS])
 
 
 def mirrored_points() -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import threading
@@ -19,13 +20,16 @@ import numpy as np
 
 from mobile_bilayer.capture.camera import Camera
 from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
-from mobile_bilayer.capture.landmarker import Landmarker
-from mobile_bilayer.capture.tracking import track_video
+from mobile_bilayer.capture.tracking import FaceTracker, track_video
 from mobile_bilayer.capture.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
+from mobile_bilayer.pose.head import Motion, put_together, take_apart
+from mobile_bilayer.pose.neutral import Neutral, ease_to_neutral, neutral_of
+from mobile_bilayer.pose.retarget import MODES, Mode
+from mobile_bilayer.pose.stabilizer import Stabilizer, stabilize
 from mobile_bilayer.pose.stickman import draw_stickman
-from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track, neutral_frame
+from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track
 from mobile_bilayer.runtime.avatar import Avatar
 from mobile_bilayer.runtime.bundle import Bundle
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
@@ -42,12 +46,14 @@ Progress = Callable[[str, int, int | None], None]  # what is done, frames done, 
 class Report:
     """What `animate` wrote, and what each frame cost.
 
+    lost      frames in which the driver's face was not seen
     stages_s  seconds of each frame, by stage; empty where a stage had nothing to do
     wall_s    seconds from the first frame read to the file's end
     """
 
     output: Path
     frames: int = 0
+    lost: int = 0
     wall_s: float = 0.0
     stages_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
 
@@ -84,29 +90,43 @@ def animate(
     bundle: Bundle | None = None,
     side_by_side: bool = False,
     background: str | Path = "keep",
+    motion: Mode = "relative",
+    neutral: int | None = None,
     seconds: float | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """Write an MP4 in which the source moves like the driver.
+    """Write an MP4 in which the source moves like the driver, one frame for each of the driver's.
+
+    While the driver's face is not seen, its last pose is held and then eased to the neutral one; the report counts it.
 
     source        a photo (path or (H, W, 3) uint8 RGB), an `Avatar` or its file, or a sample's name; default: a sample
     driving       a video, a `Track` or its file, or "camera:0"; default: the shipped track
     output        ends in .mp4; it appears only when it is complete
     side_by_side  source, driver (its stickman for a track) and result in one picture
     background    "keep", "blur", "#rrggbb" or a picture file
+    motion        "relative": the source does what the driver does, with its own face; "absolute": it gets the driver's
+                  face and pose, for a driver who is the source
+    neutral       frame of the driver, from 0, that means "as in the photo"; default: found from all frames
     seconds       stop there; a camera without it runs until interrupted (KeyboardInterrupt ends it well)
     """
     output = check_output(Path(output), VIDEO_SUFFIXES)
     if seconds is not None and not 0 < seconds <= LONGEST_S:
         raise MobileBilayerError(f"seconds is {seconds}; it must be above 0 and at most {LONGEST_S}. Try 10.")
+    if motion not in MODES:
+        raise MobileBilayerError(f"There is no motion {motion!r}. Choose one of {', '.join(MODES)}.")
     progress = on_progress or (lambda what, done, total: None)
     report = Report(output)
     bundle = bundle or Bundle.open()
     camera = _camera_index(driving)
+    if camera is not None and neutral is not None:
+        raise MobileBilayerError(
+            "A camera has no frame to name as neutral: it is found while you move. Leave the neutral frame out."
+        )
     video = None if camera is not None or _is_track(driving) else _open_video(driving, output)
     track = _load_track(driving) if camera is None and video is None else None
     avatar = open_avatar(source, bundle)
     avatar.show_before(background)
+    avatar.mode = motion
     avatar.layers(avatar.source_landmarks)  # loads the program: start-up is no frame's cost
     begun = time.perf_counter()
     if camera is not None:
@@ -114,6 +134,7 @@ def animate(
     else:
         if video is not None:
             track = _track(video, str(driving), seconds, report, progress)
+        avatar.neutral = _neutral(track, neutral)
         _animate_track(avatar, track, video, output, side_by_side, seconds, report, progress)
     report.wall_s = time.perf_counter() - begun
     return report
@@ -166,6 +187,25 @@ def _limit(frames: int | None, rate: Fraction, seconds: float | None) -> int | N
     return limit if frames is None else min(frames, limit)
 
 
+def _neutral(track: Track, frame: int | None) -> Motion:
+    if frame is None:
+        return neutral_of(track)
+    if not 0 <= frame < len(track) or not track.found[frame]:
+        why = "no face was found in it" if 0 <= frame < len(track) else f"the driver has frames 0 to {len(track) - 1}"
+        raise MobileBilayerError(f"Frame {frame} can't be the neutral one: {why}. Choose another, or leave it out.")
+    return take_apart(track.landmarks[frame])
+
+
+def driving_motions(track: Track, neutral: Motion) -> Iterator[Motion]:
+    """A clip as it drives an avatar: each frame's motion, stabilised; where no face was found, see `ease_to_neutral`."""
+    last, last_s = neutral, -math.inf
+    motions = stabilize(track.landmarks, track.times_s, track.found)
+    for time_s, found, motion in zip(track.times_s.tolist(), track.found.tolist(), motions, strict=True):
+        if found:
+            last, last_s = motion, time_s
+        yield motion if found else ease_to_neutral(last, neutral, time_s - last_s)
+
+
 def _animate_track(
     avatar: Avatar,
     track: Track,
@@ -176,24 +216,24 @@ def _animate_track(
     report: Report,
     progress: Progress,
 ) -> None:
-    neutral = track[neutral_frame(track)].landmarks
-    avatar.neutral = neutral
-    crop = head_crop(neutral)
+    crop = head_crop(put_together(avatar.neutral))
     # The driver's own pictures are read a second time only to be shown: memory stays flat.
     pictures = iter(video) if video is not None and side_by_side else None
     total = _limit(len(track), track.rate, seconds)
     width = PANEL_PX * (3 if side_by_side else 1)
     sound = video.path if video is not None and video.has_audio else None
     with VideoWriter(output, track.rate, width, PANEL_PX, sound) as writer:
-        for frame in track:
+        motions = driving_motions(track, avatar.neutral)
+        for time_s, found, motion in zip(track.times_s.tolist(), track.found.tolist(), motions, strict=True):
             if report.frames >= total:
                 break
-            rgb = _render(avatar, frame.landmarks, report)
+            rgb = _render(avatar, motion, report)
             if side_by_side:
                 picture = next(pictures, None) if pictures is not None else None
-                driver = _stick(frame.landmarks, crop) if picture is None else crop.cut(picture.rgb, PANEL_PX)
+                driver = _stick(motion, crop) if picture is None else crop.cut(picture.rgb, PANEL_PX)
                 rgb = cv2.hconcat([avatar.texture, driver, rgb])
-            _write(writer, rgb, frame.time_s, report)
+            _write(writer, rgb, time_s, report)
+            report.lost += not found
             progress("Rendering", report.frames, total)
 
 
@@ -206,9 +246,9 @@ def _animate_camera(
     report: Report,
     progress: Progress,
 ) -> None:
-    """Live: no look ahead, so the first face seen is the neutral one."""
-    avatar.neutral, last, crop = None, None, None
-    with Camera(index) as camera, Landmarker(video=True) as landmarker:
+    """Live: no look ahead. The first face seen is the neutral one, and becomes a better one while it goes on."""
+    follow, crop = _Follower(avatar), None
+    with Camera(index) as camera, FaceTracker(live=True) as tracker:
         total = _limit(None, camera.rate, seconds)
         width = PANEL_PX * (3 if side_by_side else 1)
         with VideoWriter(output, camera.rate, width, PANEL_PX) as writer, _between_frames() as interrupted:
@@ -218,11 +258,12 @@ def _animate_camera(
                     frame = _timed(lambda: next(frames, None), report, "decode")
                     if frame is None:
                         break
-                    found = _timed(lambda: landmarker.detect(frame.rgb, frame.time_s), report, "landmarks")  # noqa: B023
-                    last = last if found is None else found
-                    rgb = avatar.texture if last is None else _render(avatar, last, report)
+                    found = _timed(lambda: tracker.see(frame.rgb, frame.time_s), report, "landmarks")  # noqa: B023
+                    report.lost += found is None
+                    motion = follow(found, frame.time_s)
+                    rgb = avatar.texture if motion is None else _render(avatar, motion, report)
                     if side_by_side:
-                        crop = crop or (head_crop(last) if last is not None else _whole(frame.rgb))
+                        crop = crop or (head_crop(found) if found is not None else _whole(frame.rgb))
                         rgb = cv2.hconcat([avatar.texture, crop.cut(frame.rgb, PANEL_PX), rgb])
                     _write(writer, rgb, frame.time_s, report)
                     progress("Live", report.frames, total)
@@ -232,6 +273,30 @@ def _animate_camera(
                 interrupted.set()
             if not report.frames and interrupted.is_set():
                 raise KeyboardInterrupt  # nothing was seen yet: there is no video to finish
+
+
+class _Follower:
+    """A live driver's motion, frame by frame; it sets the avatar's neutral."""
+
+    def __init__(self, avatar: Avatar) -> None:
+        self._avatar = avatar
+        self._stabilizer, self._neutral = Stabilizer(), Neutral(live=True)
+        self._motion: Motion | None = None
+        self._time_s = self._seen_s = 0.0
+
+    def __call__(self, landmarks: np.ndarray | None, time_s: float) -> Motion | None:
+        """None until there was a face; where there is none any more, see `ease_to_neutral`."""
+        step_s, self._time_s = time_s - self._time_s, time_s
+        if landmarks is None:
+            self._stabilizer.reset()
+            if self._motion is None:
+                return None
+            return ease_to_neutral(self._motion, self._avatar.neutral, time_s - self._seen_s)
+        self._seen_s = time_s
+        self._motion = self._stabilizer(take_apart(landmarks), time_s)
+        self._neutral.add(self._motion, min(max(step_s, 1e-3), 1.0))
+        self._avatar.neutral = self._neutral.motion
+        return self._motion
 
 
 @contextmanager
@@ -266,8 +331,8 @@ def _timed(call: Callable, report: Report, stage: str):
     return out
 
 
-def _render(avatar: Avatar, landmarks: np.ndarray, report: Report) -> np.ndarray:
-    layers = _timed(lambda: avatar.layers(avatar.move(landmarks)), report, "network")
+def _render(avatar: Avatar, motion: Motion, report: Report) -> np.ndarray:
+    layers = _timed(lambda: avatar.layers(avatar.move(motion)), report, "network")
     return _timed(lambda: avatar.compose(*layers), report, "composite")
 
 
@@ -276,8 +341,8 @@ def _write(writer: VideoWriter, rgb: np.ndarray, time_s: float, report: Report) 
     report.frames += 1
 
 
-def _stick(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
-    return draw_stickman(crop.to_keypoints(landmarks), PANEL_PX)
+def _stick(motion: Motion, crop: Crop) -> np.ndarray:
+    return draw_stickman(crop.to_keypoints(put_together(motion)), PANEL_PX)
 
 
 def grid(
@@ -313,8 +378,8 @@ def grid(
         track = _load_track(driving)
     else:
         track = _track(_open_video(driving, output), str(driving), None, Report(output), progress)
-    neutral = track[neutral_frame(track)].landmarks
-    crop = head_crop(neutral)
+    neutral = neutral_of(track)
+    crop = head_crop(put_together(neutral))
     avatars = []
     for source in sources:
         avatar = open_avatar(source, bundle)
@@ -325,15 +390,18 @@ def grid(
     if output.suffix.lower() in VIDEO_SUFFIXES:
         top = cv2.hconcat([blank, *(a.texture for a in avatars)])
         with VideoWriter(output, track.rate, top.shape[1], 2 * PANEL_PX) as writer:
-            for done, frame in enumerate(track, 1):
-                row = cv2.hconcat([_stick(frame.landmarks, crop), *(a.render(frame) for a in avatars)])
-                writer.write(cv2.vconcat([top, row]), frame.time_s)
+            frames = zip(track.times_s.tolist(), driving_motions(track, neutral), strict=True)
+            for done, (time_s, motion) in enumerate(frames, 1):
+                row = cv2.hconcat([_stick(motion, crop), *(a.render(motion) for a in avatars)])
+                writer.write(cv2.vconcat([top, row]), time_s)
                 progress("Rendering", done, len(track))
         return output
-    chosen = [track[i] for i in np.linspace(0, len(track) - 1, columns).round().astype(int)]
-    rows = [cv2.hconcat([blank, *(_stick(frame.landmarks, crop) for frame in chosen)])]
+    wanted = np.linspace(0, len(track) - 1, columns).round().astype(int).tolist()
+    motions = {i: motion for i, motion in enumerate(driving_motions(track, neutral)) if i in set(wanted)}
+    chosen = [motions[i] for i in wanted]
+    rows = [cv2.hconcat([blank, *(_stick(motion, crop) for motion in chosen)])]
     for done, avatar in enumerate(avatars, 1):
-        rows.append(cv2.hconcat([avatar.texture, *(avatar.render(frame) for frame in chosen)]))
+        rows.append(cv2.hconcat([avatar.texture, *(avatar.render(motion) for motion in chosen)]))
         progress("Rendering", done, len(avatars))
     write_image(output, cv2.vconcat(rows))
     return output

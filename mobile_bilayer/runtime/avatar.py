@@ -12,8 +12,8 @@ from safetensors.numpy import save
 from mobile_bilayer.background import change_background
 from mobile_bilayer.capture.images import check_input, check_output, written_aside
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.head import network_points
-from mobile_bilayer.pose.retarget import retarget
+from mobile_bilayer.pose.head import Motion, network_points, take_apart
+from mobile_bilayer.pose.retarget import Mode, Retargeter
 from mobile_bilayer.pose.track import LIMIT_PX, TrackFrame
 from mobile_bilayer.runtime.compositor import composite, to_float, to_rgb
 
@@ -40,7 +40,9 @@ class Avatar:
     alpha             (128, 128) uint8, the person in the crop
     landmark_features, map_features  float32, what the frame network reads
     source_landmarks  (478, 3) float32 in [-1, 1] of the crop
-    neutral           (478, 2 or 3) the driver's pixels that mean "as in the photo"; None: the next frame rendered
+    neutral           what of the driver means "as in the photo": its pixels (478, 2 or 3), a `Motion` or, None, the next
+                      frame rendered. `neutral_of(track)` finds it
+    mode              "relative" or "absolute": see `Retargeter`
     """
 
     def __init__(
@@ -57,32 +59,53 @@ class Avatar:
         self.texture, self.background, self.alpha = texture, background, alpha
         self.landmark_features, self.map_features = landmark_features, map_features
         self.source_landmarks = source_landmarks
-        self.neutral: np.ndarray | None = None
+        self.mode: Mode = "relative"
+        self.neutral = None
+        self._source = take_apart(source_landmarks)
         self._source_points = network_points(source_landmarks)[None]
         self._texture = to_float(texture)
         self._behind = to_float(background)
+
+    @property
+    def neutral(self) -> np.ndarray | Motion | None:
+        return self._neutral
+
+    @neutral.setter
+    def neutral(self, neutral: np.ndarray | Motion | None) -> None:
+        self._neutral = neutral if neutral is None or isinstance(neutral, Motion) else np.array(neutral)
+        self._retargeter: Retargeter | None = None
 
     def show_before(self, background: str | Path) -> None:
         """Choose what stands behind: "keep", "blur", "#rrggbb" or a picture file."""
         self._behind = to_float(change_background(background, self.texture, self.background))
 
-    def render(self, landmarks: np.ndarray | TrackFrame) -> np.ndarray:
+    def render(self, driving: np.ndarray | TrackFrame | Motion) -> np.ndarray:
         """The avatar moved as the driver has moved since its neutral frame. A fresh (256, 256, 3) uint8 RGB array.
 
-        landmarks  (478, 2 or 3) in pixels of the driving frame, or a frame of a Track
+        driving  landmarks (478, 2 or 3) in pixels of the driving frame, a frame of a Track, or a `Motion` as a
+                 `Stabilizer` gives it: landmarks alone tremble
 
-        Motion is relative: on the neutral frame the avatar looks as in the photo. Set `avatar.neutral`, or let the
-        first frame rendered be it. For a clip of the source's own person, with the photo taken from it, set it to the
-        landmarks of that photo: then the pose is the driver's own.
+        Motion is relative: on the neutral frame the avatar looks as in the photo, but that its lips are shut if the
+        driver's are. Set `avatar.neutral`, or let the first frame rendered be it. For a clip of the source's own person,
+        with the photo taken from it, set it to the landmarks of that photo: then the pose is the driver's own.
         """
-        return self.compose(*self.layers(self.move(landmarks)))
+        return self.compose(*self.layers(self.move(driving)))
 
-    def move(self, landmarks: np.ndarray | TrackFrame) -> np.ndarray:
+    def move(self, driving: np.ndarray | TrackFrame | Motion) -> np.ndarray:
         """The driver's motion on the source: landmarks (478, 2) in [-1, 1] of the source's crop."""
-        points = check_landmarks(landmarks.landmarks if isinstance(landmarks, TrackFrame) else landmarks)
-        if self.neutral is None:
-            self.neutral = points.copy()
-        return retarget(self.source_landmarks, points, check_landmarks(self.neutral))
+        motion = driving
+        if not isinstance(driving, Motion):
+            points = check_landmarks(driving.landmarks if isinstance(driving, TrackFrame) else driving)
+            motion = take_apart(points)
+            if self.neutral is None:
+                self.neutral = points
+        elif self.neutral is None:
+            self.neutral = motion
+        retargeter = self._retargeter
+        if retargeter is None or retargeter.mode != self.mode:
+            neutral = self.neutral if isinstance(self.neutral, Motion) else take_apart(check_landmarks(self.neutral))
+            retargeter = self._retargeter = Retargeter(self._source, neutral, self.mode)
+        return retargeter(motion)
 
     def layers(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """layers_a (4, 64, 64) and layers_b (3, 128, 128) for landmarks in [-1, 1] of the source's crop."""

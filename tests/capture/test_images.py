@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -52,7 +53,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_CA2_exif_orientation_is_applied_once(tmp_path, orientation, suffix):
     upright = corners(32, 48, cell=8)
     path = tmp_path / f"turned{suffix}"
@@ -171,6 +172,164 @@ def test_CA11_avif_named_png_is_read_or_asks_for_a_newer_pillow(tmp_path, monkey
         read_image(tmp_path / "IMG.png")
 
 
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_CA11_a_turned_phone_photo_is_upright(tmp_path, orientation, suffix):
+    pytest.importorskip("pillow_heif", reason="needs the extra heif").register_heif_opener()
+    Image.init()
+    if suffix == ".avif" and "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow has no AVIF")
+    stored = np.ascontiguousarray(STORED[orientation](corners(64, 96, cell=24)))
+    Image.fromarray(stored).save(tmp_path / f"IMG{suffix}", exif=exif(orientation).tobytes(), quality=95)
+    rgb = read_image(tmp_path / f"IMG{suffix}")
+    assert rgb.shape == (64, 96, 3)
+    assert corner_colours(rgb) == [RED, GREEN, BLUE, YELLOW]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\x0a" + bytes(99), "JPEG XL.*Save it as JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL.*Save it as JPEG"),
+    ],
+)
+def test_CA11_a_format_that_no_plugin_reads_is_named(tmp_path, content, said):
+    (tmp_path / "IMG.jpg").write_bytes(content)
+    with pytest.raises(MobileBilayerError, match=said):
+        read_image(tmp_path / "IMG.jpg")
+
+
+def test_CA11_a_raw_photo_is_named_and_its_preview_not_taken_for_it(tmp_path):
+    Image.new("RGB", (16, 12)).save(tmp_path / "IMG.dng", format="TIFF", tiffinfo={50706: b"\1\4\0\0"})
+    with pytest.raises(MobileBilayerError, match=r"raw photo \(DNG\)"):
+        read_image(tmp_path / "IMG.dng")
+
+
+# Colour profiles.
+
+TO_XYZ = {  # of the profile connection space (D50): red, green and blue, each X, Y, Z
+    "P3": [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)],
+    "sRGB": [(0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)],
+}
+
+
+def icc_profile(space: bytes, columns=(), gamma: float = 2.2) -> bytes:
+    """A small ICC profile of version 2: primaries and a gamma; or, for b"GRAY", the gamma alone."""
+
+    def fixed(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(v * 65536) for v in values))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IHH", 1, round(gamma * 256), 0)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1, 0.8249)}
+    tags |= {
+        name: b"XYZ " + bytes(4) + fixed(*xyz) for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=False)
+    }
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC") if columns else (b"kTRC",), curve)
+    tags |= {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"x\0",
+    }
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    size = 128 + len(table) + len(data)
+    head = struct.pack(
+        ">I4s4s4s4s4s12s4s", size, b"\0\0\0\0", b"\2\x10\0\0", b"mntr", space, b"XYZ ", bytes(12), b"acsp"
+    )
+    return head.ljust(68, b"\0") + fixed(0.9642, 1, 0.8249) + bytes(48) + table + data
+
+
+def srgb_of_p3(rgb: tuple[int, ...]) -> np.ndarray:
+    """By hand: light, XYZ, sRGB's light, sRGB's code."""
+    light = np.linalg.solve(np.transpose(TO_XYZ["sRGB"]), np.transpose(TO_XYZ["P3"]) @ (np.array(rgb) / 255) ** 2.2)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".heic", ".avif"])
+def test_CA10_a_wide_gamut_photo_gives_the_colours_it_means(tmp_path, suffix):
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif", reason="needs the extra heif").register_heif_opener()
+    skin, lips = (214, 164, 140), (190, 80, 84)
+    stored = np.full((16, 32, 3), skin, np.uint8)
+    stored[:, 16:] = lips
+    Image.fromarray(stored).save(tmp_path / f"IMG{suffix}", icc_profile=icc_profile(b"RGB ", TO_XYZ["P3"]), quality=98)
+    rgb = read_image(tmp_path / f"IMG{suffix}").astype(int)
+    assert np.abs(srgb_of_p3(lips) - lips).max() > 10
+    np.testing.assert_allclose(rgb[8, 4], srgb_of_p3(skin), atol=4)
+    np.testing.assert_allclose(rgb[8, 28], srgb_of_p3(lips), atol=4)
+
+
+def test_CA10_a_wide_gamut_cut_out_keeps_its_alpha(tmp_path):
+    cut_out = np.full((4, 4, 4), (190, 80, 84, 255), np.uint8)
+    cut_out[:2, :, 3] = 0
+    Image.fromarray(cut_out).save(tmp_path / "me.png", icc_profile=icc_profile(b"RGB ", TO_XYZ["P3"]))
+    rgb = read_image(tmp_path / "me.png", background=(190, 80, 84))
+    assert rgb[0, 0].tolist() == [190, 80, 84]  # the background is sRGB already
+    np.testing.assert_allclose(rgb[3, 3], srgb_of_p3((190, 80, 84)), atol=1)
+
+
+def test_CA10_a_grey_photo_with_a_grey_profile_means_its_light(tmp_path):
+    Image.new("L", (4, 4), 128).save(tmp_path / "grey.png", icc_profile=icc_profile(b"GRAY", gamma=1.0))
+    light = 128 / 255
+    assert read_image(tmp_path / "grey.png")[0, 0] == pytest.approx(
+        [255 * (1.055 * light ** (1 / 2.4) - 0.055)] * 3, abs=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "icc"),
+    [
+        ("RGB", (9, 99, 199), b"no profile"),
+        ("CMYK", (0, 0, 0, 255), icc_profile(b"RGB ", TO_XYZ["P3"])),
+        ("L", 7, b"\0"),
+    ],
+)
+def test_CA10_a_profile_that_does_not_fit_is_told_and_does_not_spoil_the_photo(tmp_path, mode, colour, icc):
+    Image.new(mode, (8, 8), colour).save(tmp_path / "IMG.tif", icc_profile=icc)
+    with pytest.warns(UserWarning, match=r"colour profile of .*IMG\.tif can't be used"):
+        rgb = read_image(tmp_path / "IMG.tif")
+    np.testing.assert_array_equal(rgb[0, 0], Image.new(mode, (1, 1), colour).convert("RGB").getpixel((0, 0)))
+
+
+def test_CA10_srgb_with_its_profile_stays_as_it_is(tmp_path):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "IMG.png", icc_profile=profile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(read_image(tmp_path / "IMG.png").astype(int), noise, atol=1)
+
+
+def test_CA10_an_hdr_photo_is_not_washed_out(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra heif")
+    heif.register_heif_opener()
+    paper = Image.new("RGB", (64, 64), (148, 148, 148))  # 58 %: 203 nits, paper white (ITU-R BT.2408)
+    tags = {"color_primaries": 9, "transfer_characteristics": 16, "matrix_coefficients": 9, "full_range_flag": 1}
+    paper.save(tmp_path / "IMG.heic", quality=95, **tags)
+    assert 225 <= read_image(tmp_path / "IMG.heic")[32, 32].min() <= 240
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 4), (".tif", 3)])
+def test_CA10_sixteen_bits_a_channel_become_eight(tmp_path, suffix, channels):
+    deep = np.empty((4, 6, channels), np.uint16)
+    deep[..., :3] = [256 * 10, 256 * 100, 256 * 200]  # blue, green, red, as OpenCV has them
+    deep[..., 3:] = 65535
+    assert cv2.imwrite(str(tmp_path / f"deep{suffix}"), deep)
+    assert read_image(tmp_path / f"deep{suffix}").tolist() == [[[200, 100, 10]] * 6] * 4
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_CA10_every_colour_mode_becomes_three_channels(tmp_path, mode):
+    suffix = ".jpg" if mode == "YCbCr" else ".tif" if mode in {"CMYK", "PA"} else ".png"
+    image = Image.new(mode, (8, 8))
+    image.save(tmp_path / f"IMG{suffix}")
+    rgb = read_image(tmp_path / f"IMG{suffix}")
+    assert rgb.shape == (8, 8, 3) and rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+
+
 def jpeg_bytes(tmp_path: Path) -> bytes:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg")
@@ -183,6 +342,19 @@ def test_a_truncated_photo_is_called_damaged(tmp_path):
     with pytest.raises(MobileBilayerError, match="damaged") as caught:
         read_image(tmp_path / "half.jpg")
     assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".heic", ".avif", ".bmp", ".gif"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_a_photo_cut_off_anywhere_is_refused_whatever_its_kind(tmp_path, suffix, share):
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif", reason="needs the extra heif").register_heif_opener()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"whole{suffix}")
+    data = (tmp_path / f"whole{suffix}").read_bytes()
+    (tmp_path / f"cut{suffix}").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(MobileBilayerError, match=f"cut{suffix} is (damaged|not a photo)"):
+        read_image(tmp_path / f"cut{suffix}")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,24 @@ def test_a_models_folder_without_the_file_is_told(tmp_path, monkeypatch, cache):
         model_bytes(MODEL)
 
 
+def test_a_models_file_that_can_not_be_opened_is_told(tmp_path, monkeypatch, cache):
+    (tmp_path / "face.task").write_bytes(CONTENT)
+    monkeypatch.setenv("MOBILE_BILAYER_MODELS", str(tmp_path))
+
+    def denied(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(models.Path, "read_bytes", denied)
+    with pytest.raises(MobileBilayerError, match="face.task could not be opened.*Permission denied"):
+        model_bytes(MODEL)
+
+
+def test_a_cache_that_can_not_be_read_is_downloaded_again(monkeypatch, cache):
+    (cache / "face.task").mkdir(parents=True)  # reading and renaming fail
+    answer(monkeypatch, CONTENT)
+    assert model_bytes(MODEL) == CONTENT
+
+
 def test_a_download_is_kept_and_not_repeated(monkeypatch, cache):
     answer(monkeypatch, CONTENT)
     assert model_bytes(MODEL) == CONTENT
@@ -91,7 +109,7 @@ def test_a_failed_download_says_where_to_put_the_file(monkeypatch, cache, error)
     with pytest.raises(MobileBilayerError, match="could not be downloaded.*face.task") as caught:
         model_bytes(MODEL)
     assert caught.value.__cause__ is error
-    assert str(cache / "face.task") in str(caught.value)
+    assert str(cache / "face.task") in str(caught.value) and "MOBILE_BILAYER_MODELS" in str(caught.value)
 
 
 def test_a_cache_that_can_not_be_written_is_no_error(monkeypatch, cache):

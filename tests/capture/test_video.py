@@ -78,6 +78,24 @@ def make_clip(
     return path
 
 
+def make_still(path: Path, codec: str, pixels: str, picture: np.ndarray, options: dict | None = None, **tags) -> Path:
+    """Three frames of a picture. `tags` are what the file says of it, such as color_trc."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=30, options=options or {})
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = pixels
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb48le" if picture.dtype == np.uint16 else "rgb24")
+            matrix = {"dst_colorspace": tags["colorspace"], "dst_color_range": 1} if "colorspace" in tags else {}
+            frame = frame.reformat(format=pixels, **matrix)
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
 def set_tkhd_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     """Overwrite the first track's display matrix. ISO 14496-12: (x, y) is shown at (a x + c y, b x + d y)."""
     content = bytearray(path.read_bytes())
@@ -137,6 +155,17 @@ def test_CA1_a_rotated_clip_written_again_is_not_turned_twice(tmp_path):
         for frame in video:
             out.write(frame.rgb)
     assert corner_colours(next(iter(VideoReader(tmp_path / "a.mp4"))).rgb) == [RED, GREEN, BLUE, YELLOW]
+
+
+def test_CA1_pixels_that_are_not_square_are_made_so_before_the_turn(tmp_path):
+    stored = np.ascontiguousarray(np.rot90(corners(64, 64))[:, ::2])  # each pixel is shown twice as wide as high
+    path = make_still(tmp_path / "wide.mp4", "libx264", "yuv420p", stored, sample_aspect_ratio=Fraction(2))
+    set_tkhd_matrix(path, *TURNS[90])
+    with VideoReader(path) as video:
+        assert (video.width, video.height) == (64, 64)
+        frame = next(iter(video))
+    assert frame.rgb.shape == (64, 64, 3)
+    assert corner_colours(frame.rgb) == [RED, GREEN, BLUE, YELLOW]
 
 
 def test_CA3_names_outside_ascii_work(tmp_path):
@@ -291,6 +320,23 @@ def test_CA7_the_decoders_memory_does_not_grow_with_the_clip(tmp_path):
         gc.enable()
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux: memory in use now")
+def test_CA7_a_second_run_takes_no_more_memory_than_the_first(tmp_path):
+    path = make_clip(tmp_path / "in.mp4", [grey(9, 360, 640)] * 60, sound="aac")
+
+    def in_use_after_a_run() -> int:
+        with VideoReader(path) as video, VideoWriter(tmp_path / "o.mp4", video.rate, 640, 360, audio_from=path) as out:
+            for frame in video:
+                out.write(frame.rgb, frame.time_s)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    in_use_after_a_run()  # imports and caches
+    first = in_use_after_a_run()
+    for _ in range(3):
+        again = in_use_after_a_run()
+    assert again < first + 10e6  # the clip's pictures are 41 MB
+
+
 def test_CA7_a_clip_can_be_read_twice(tmp_path):
     video = VideoReader(make_clip(tmp_path / "in.mp4", [grey(9)] * 4))
     assert [f.time_s for f in video] == [f.time_s for f in video]
@@ -308,6 +354,26 @@ def test_CA8_an_odd_size_grows_by_a_copy_of_its_edge(tmp_path):
     np.testing.assert_allclose(frames[-1][:, -2:].astype(int), 220, atol=12)
     np.testing.assert_allclose(frames[-1][-2:].astype(int), 220, atol=12)
     np.testing.assert_allclose(frames[-1][:230, :416].astype(int), 40, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "size"),
+    [
+        ("a.mp4", "libx264", "yuv444p", (427, 241)),
+        ("a.avi", "mjpeg", "yuvj420p", (427, 241)),
+        ("a.mp4", "mpeg4", "yuv420p", (63, 33)),
+        ("a.mp4", "libx264", "yuv422p10le", (64, 33)),
+        ("a.mov", "prores_ks", "yuv422p10le", (66, 34)),
+        ("a.mov", "png", "rgba", (65, 33)),
+    ],
+)
+def test_CA8_odd_sizes_and_ten_bits_are_read_as_they_are(tmp_path, name, codec, pixels, size):
+    path = make_still(tmp_path / name, codec, pixels, corners(size[1], size[0]))
+    with VideoReader(path) as video:
+        frames = list(video)
+        assert (video.width, video.height) == size
+    assert [frame.rgb.shape for frame in frames] == [(size[1], size[0], 3)] * 3
+    assert corner_colours(frames[-1].rgb) == [RED, GREEN, BLUE, YELLOW]
 
 
 def test_CA8_the_number_of_frames_in_the_file_is_checked(tmp_path):
@@ -425,6 +491,37 @@ def test_a_clip_cut_off_gives_its_good_frames_and_warns(tmp_path, name):
     np.testing.assert_array_equal(frames[:40], expected[:40])
 
 
+@pytest.mark.parametrize("name", ["damaged.mp4", "damaged.mov", "damaged.ts"])
+def test_a_clip_damaged_half_way_gives_the_frames_around_the_damage_at_their_own_times(tmp_path, name):
+    path = make_clip(tmp_path / name, [noise(i) for i in range(90)])
+    whole = list(VideoReader(path))
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    lost = slice(places[40] + 3, places[42])
+    content[lost] = np.random.default_rng(0).integers(0, 256, lost.stop - lost.start, np.uint8).tobytes()
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"{name} is damaged after \d+ frames, at .* some frames there are left out"):
+        frames = list(VideoReader(path))
+    assert 80 <= len(frames) < 90
+    assert frames[-1].time_s == pytest.approx(89 / 30, abs=0.002)
+    by_time = {round(frame.time_s * 30): frame.rgb for frame in frames}
+    np.testing.assert_array_equal([by_time[i] for i in range(38)], [frame.rgb for frame in whole[:38]])
+
+
+def test_a_clip_damaged_at_its_start_begins_with_what_can_be_read(tmp_path):
+    path = make_still(tmp_path / "in.avi", "mjpeg", "yuvj420p", corners())  # each picture by itself
+    with av.open(str(path)) as container:
+        first = next(packet for packet in container.demux(video=0))
+    content = bytearray(path.read_bytes())
+    start = content.index(bytes(first)[:64])
+    content[start : start + first.size] = bytes(first.size)
+    path.write_bytes(content)
+    with VideoReader(path) as video, pytest.warns(UserWarning, match="damaged after 0 frames"):
+        assert corner_colours(next(frames := iter(video)).rgb) == [RED, GREEN, BLUE, YELLOW]
+        assert len(list(frames)) == 1
+
+
 def test_a_clip_cut_off_between_two_frames_warns_too(tmp_path):
     path = make_clip(tmp_path / "cut.mp4", [noise(i) for i in range(20)], movflags="faststart")
     with av.open(str(path)) as container:
@@ -456,6 +553,14 @@ def test_a_clip_whose_pictures_are_all_damaged_is_told(tmp_path):
     start = content.index(b"mdat") + 4
     path.write_bytes(content[:start] + bytes(len(content) - start))
     with pytest.raises(MobileBilayerError, match="No frame .* can be decoded|has no frames"):
+        VideoReader(path)
+
+
+def test_a_clip_of_an_unknown_codec_is_told(tmp_path):
+    path = make_clip(tmp_path / "in.mp4", [noise(i) for i in range(3)])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"avc1", b"zzzz"))
+    with pytest.raises(MobileBilayerError, match=r"No frame .* can be decoded: Decoder not found.*MP4 \(H.264\)"):
         VideoReader(path)
 
 

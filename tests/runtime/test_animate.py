@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 from mobile_bilayer import Avatar, Bundle, MobileBilayerError, Track, animate, grid
 from mobile_bilayer.capture.images import AI_GENERATED
 from mobile_bilayer.capture.video import Frame, VideoReader
+from mobile_bilayer.pose.head import Motion, put_together, take_apart
+from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.runtime import animate as module
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -109,9 +112,72 @@ def test_the_report_says_what_each_stage_of_a_track_cost(avatar, bundle, short_t
 def test_the_written_frames_are_the_rendered_ones_but_for_the_codec(avatar, bundle, short_track, tmp_path):
     report = animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle)
     alone = module.open_avatar(avatar, bundle)
-    alone.neutral = short_track[module.neutral_frame(short_track)].landmarks
-    for got, frame in zip(frames_of(report.output), short_track, strict=True):
-        assert np.abs(got.astype(int) - alone.render(frame)).mean() < 3
+    alone.neutral = module.neutral_of(short_track)
+    motions = module.driving_motions(short_track, alone.neutral)
+    for got, motion in zip(frames_of(report.output), motions, strict=True):
+        assert np.abs(got.astype(int) - alone.render(motion)).mean() < 3
+
+
+def test_the_driver_is_stabilised(avatar, bundle):
+    """What drives trembles less than what was tracked, on the shipped driver's first seconds."""
+    track = sample_track()
+    shakes = lambda points: np.sqrt((np.diff(points, 2, axis=0) ** 2).mean())  # noqa: E731
+    calm = np.stack([put_together(motion) for motion in module.driving_motions(track, neutral_of(track))])
+    assert shakes(calm) < 0.7 * shakes(track.landmarks[..., :2])
+
+
+def test_absolute_motion_gives_the_drivers_face_and_relative_motion_the_sources_own(
+    avatar, bundle, short_track, tmp_path
+):
+    videos = {
+        motion: frames_of(animate(avatar, short_track, tmp_path / f"{motion}.mp4", bundle=bundle, motion=motion).output)
+        for motion in ("relative", "absolute")
+    }
+    apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(videos["relative"], videos["absolute"], strict=True)]
+    assert min(apart) > 2
+    assert avatar.mode == "relative"  # a copy was driven
+    with pytest.raises(MobileBilayerError, match="'sideways'.*relative, absolute"):
+        animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle, motion="sideways")
+    assert left_over(tmp_path) == ["absolute.mp4", "relative.mp4"]
+
+
+def test_the_neutral_frame_can_be_named(avatar, bundle, short_track, tmp_path):
+    report = animate(avatar, short_track, tmp_path / "out.mp4", bundle=bundle, neutral=3)
+    alone = module.open_avatar(avatar, bundle)
+    alone.neutral = take_apart(short_track[3].landmarks)
+    motions = module.driving_motions(short_track, alone.neutral)
+    for got, motion in zip(frames_of(report.output), motions, strict=True):
+        assert np.abs(got.astype(int) - alone.render(motion)).mean() < 3
+    found = frames_of(animate(avatar, short_track, tmp_path / "found.mp4", bundle=bundle).output)
+    assert np.abs(found[0].astype(int) - frames_of(report.output)[0]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("frame", "words"), [(-1, "frames 0 to 4"), (5, "frames 0 to 4"), (2, "no face was found")])
+def test_a_neutral_frame_that_is_none_is_refused(avatar, bundle, short_track, tmp_path, frame, words):
+    track = replace(short_track, found=np.array([True, True, False, True, True]))
+    with pytest.raises(MobileBilayerError, match=f"Frame {frame} .*{words}"):
+        animate(avatar, track, tmp_path / "out.mp4", bundle=bundle, neutral=frame)
+    with pytest.raises(MobileBilayerError, match="camera has no frame"):
+        animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle, neutral=0)
+    assert left_over(tmp_path) == []
+
+
+def test_PO11_a_video_that_starts_later_shows_nearly_the_same(avatar, bundle):
+    """From frame 80 on, where the driver has turned by 11 degrees: there the first frame as neutral would be far off."""
+    whole = sample_track()
+    later = Track(whole.landmarks[80:], whole.times_s[80:], whole.found[80:], RATE, whole.width, whole.height)
+    alone = module.open_avatar(avatar, bundle)
+
+    def shown(neutral) -> list[np.ndarray]:
+        alone.neutral = neutral
+        return [alone.render(whole[i]).astype(int) for i in (100, 140, 180)]
+
+    def apart(first: list[np.ndarray], second: list[np.ndarray]) -> float:
+        return float(np.mean([np.abs(one - other).mean() for one, other in zip(first, second, strict=True)]))
+
+    found = apart(shown(module.neutral_of(whole)), shown(module.neutral_of(later)))
+    first = apart(shown(whole[0].landmarks), shown(later[0].landmarks))
+    assert found < 10 and found < 0.5 * first
 
 
 def test_side_by_side_shows_source_driver_and_result(avatar, bundle, short_track, tmp_path):
@@ -174,6 +240,43 @@ def test_a_track_drives_as_its_video_does(avatar, bundle, driver, tmp_path):
 def test_seconds_end_a_video_early_and_read_no_more_of_it(avatar, bundle, driver, tmp_path):
     report = animate(avatar, driver, tmp_path / "out.mp4", bundle=bundle, seconds=0.12)
     assert report.frames == 3 and len(report.stages_s["landmarks"]) == 3
+
+
+def lost_track(before: int, found: int, after: int, step_s: float = 0.1) -> Track:
+    """Of the shipped one: no face, frames with one, no face again."""
+    whole = sample_track()
+    times_s = np.arange(before + found + after) * step_s
+    picks = np.clip(np.arange(len(times_s)) - before, 0, found - 1)
+    seen = np.isin(np.arange(len(times_s)), np.arange(before, before + found))
+    return Track(whole.landmarks[20 + picks], times_s, seen, Fraction(10), whole.width, whole.height)
+
+
+def test_PO3_PO4_before_the_first_face_and_long_after_the_last_the_driver_is_neutral():
+    track = lost_track(before=3, found=5, after=15)
+    neutral = neutral_of(track)
+    motions = list(module.driving_motions(track, neutral))
+    assert len(motions) == 23
+    assert all(motion is neutral for motion in motions[:3] + motions[18:])
+    assert all(motion is motions[7] for motion in motions[8:12])  # lost for 0.1 to 0.4 s
+    assert all(motion is not neutral and motion is not motions[7] for motion in motions[13:17])
+
+
+def test_PO4_CA5_a_lost_driver_is_held_by_the_clock_then_neutral_and_counted(avatar, bundle, tmp_path):
+    whole = sample_track()
+    times_s = np.array([0, 1, 2, 3, 3.1, 3.3, 3.5, 4.5, 5.0, 6.0])
+    found = np.arange(10) < 5
+    track = Track(whole.landmarks[[40] * 4 + [0] * 6], times_s, found, Fraction(10), whole.width, whole.height)
+    report = animate(avatar, track, tmp_path / "out.mp4", bundle=bundle)
+    frames = frames_of(report.output)
+    assert (len(frames), report.frames, report.lost) == (10, 10, 5)
+    with av.open(str(report.output)) as container:
+        np.testing.assert_allclose([frame.time for frame in container.decode(video=0)], times_s, atol=1e-3)
+    from_held = [np.abs(frame.astype(int) - frames[4]).mean() for frame in frames[5:]]
+    assert max(from_held[:2]) < 0.5 < min(from_held[2:])
+    alone = module.open_avatar(avatar, bundle)
+    alone.neutral = neutral_of(track)
+    for frame in frames[7:]:
+        assert np.abs(frame.astype(int) - alone.render(alone.neutral)).mean() < 3
 
 
 def test_a_grid_is_a_table_of_sources_by_frames(avatar, bundle, short_track, tmp_path):
@@ -285,6 +388,14 @@ def camera(monkeypatch):
     return lambda pictures: monkeypatch.setattr(FakeCamera, "pictures", tuple(pictures))
 
 
+@pytest.fixture
+def rendered(monkeypatch) -> list[Motion]:
+    """The motion that drives each frame."""
+    motions, render = [], module._render
+    monkeypatch.setattr(module, "_render", lambda *arguments: motions.append(arguments[1]) or render(*arguments))
+    return motions
+
+
 def photo(shift: int = 0) -> np.ndarray:
     return np.ascontiguousarray(np.roll(sample_photo("astronaut")[0], shift, 1)[:320, 60:380])
 
@@ -304,6 +415,45 @@ def test_a_camera_drives_until_the_seconds_are_over(avatar, bundle, camera, tmp_
     }  # fmt: skip
     with av.open(str(report.output)) as container:
         assert container.streams.video[0].average_rate == 10
+
+
+def test_live_a_face_that_is_lost_holds_its_motion_and_comes_back_at_once(avatar, short_track):
+    alone = module.open_avatar(avatar, avatar.bundle)
+    follow = module._Follower(alone)
+    assert follow(None, 0.0) is None and alone.neutral is None
+    first, other = short_track[0].landmarks, short_track[3].landmarks
+    for i in range(1, 5):
+        held = follow(first, i / 30)
+    assert follow(None, 5 / 30) is held and follow(None, 6 / 30) is held
+    back = follow(other, 7 / 30)
+    np.testing.assert_array_equal(back.face, take_apart(other).face)  # not from where it was lost
+
+
+@needs_model
+def test_PO4_a_camera_that_loses_the_face_holds_and_eases_as_a_clip_does(avatar, bundle, camera, rendered, tmp_path):
+    empty = np.zeros((320, 320, 3), np.uint8)
+    camera([photo(), photo(16), *[empty] * 14, photo(16)])  # 10 frames a second
+    report = animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle)
+    assert (report.frames, report.lost, len(rendered)) == (17, 14, 17)
+    assert all(held is rendered[1] for held in rendered[2:6])  # lost for 0.1 to 0.4 s
+    neutral = rendered[15]
+    assert all(motion is neutral for motion in rendered[12:16]) and neutral is not rendered[1]
+    assert rendered[9] is not rendered[1] and rendered[9] is not neutral
+    shift = put_together(rendered[16]) - put_together(neutral)
+    assert np.abs(shift).max() > 1  # back, and driving at once
+
+
+@needs_model
+def test_PO4_a_camera_follows_the_one_who_was_there_first(avatar, bundle, camera, rendered, tmp_path):
+    both = np.zeros((320, 640, 3), np.uint8)
+    both[:, :320] = photo()
+    both[80:240, 480:] = photo()[::2, ::2]
+    other = both.copy()
+    other[:, :320] = 0
+    camera([both] * 3 + [other] * 4 + [both] * 2)
+    report = animate(avatar, "camera:3", tmp_path / "out.mp4", bundle=bundle)
+    assert report.lost == 4
+    assert max(put_together(motion)[:, 0].mean() for motion in rendered) < 320
 
 
 @needs_model

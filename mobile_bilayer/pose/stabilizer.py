@@ -1,0 +1,229 @@
+"""Landmarks tremble and people move: a One-Euro filter that tells them apart, part by part of a head taken apart.
+
+Casiez et al. 2012: a low pass whose cut-off rises with speed. As in their Algorithm 1, speed is how far the new value lies
+from what was given out last; here without their second low pass, which would be late by frames, and for all points of a
+part at once: the mean of many is a calmer speed, and a part keeps its shape. Units are those of the face's template, so
+one setting suits every size of picture, and times are the frames' own, so it suits every rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import HeadPose, Motion, face_template, nearest_rows, rotation_of, take_apart
+from mobile_bilayer.pose.retarget import BROWS, IRISES, LOWER_LIDS, UPPER_LIDS
+
+# What they leave of motion that comes and goes in 8, 4 and 2 frames:
+WIDE = (1 / 64, 6 / 64, 15 / 64, 20 / 64, 15 / 64, 6 / 64, 1 / 64)  # 0.62, 0.13, 0
+NARROW = (0.0, 1 / 32, 8 / 32, 14 / 32, 8 / 32, 1 / 32, 0.0)  # 0.79, 0.38, 0
+SHARP = (0.0, -0.05, 0.25, 0.6, 0.25, -0.05, 0.0)  # 0.95, 0.7, 0
+REACH = 3  # frames to each side
+
+BLOCK, BEHIND = 256, 64  # frames at once, and how many more the way back begins from
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How one part is smoothed.
+
+    rest_hz   cut-off when nothing moves: lower is calmer
+    speed_hz  by how much the cut-off rises for each template unit (distance of the outer eye corners) a second
+    most      live: of the way to a new frame, even the fastest motion goes this share; the rest in the frames behind
+    kernel    of a file: weights of three frames before, this one and three behind
+    """
+
+    rest_hz: float
+    speed_hz: float
+    most: float
+    kernel: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.most <= 1):
+            raise MobileBilayerError(
+                f"A smoothing has rest_hz {self.rest_hz}, speed_hz {self.speed_hz} and most {self.most}; the first must be "
+                "above 0, the second not below, the third in 0..1. Try 2, 40 and 0.7."
+            )
+        if len(self.kernel) != 2 * REACH + 1 or not math.isclose(sum(self.kernel), 1, abs_tol=1e-6):
+            raise MobileBilayerError(
+                f"A kernel has {len(self.kernel)} weights and adds up to {sum(self.kernel):g}; {2 * REACH + 1} weights that "
+                "add up to 1 are needed. Try 0, 0, 0.25, 0.5, 0.25, 0, 0."
+            )
+
+
+@dataclass(frozen=True)
+class StabilizerConfig:
+    """Smoothing of each part; a pause longer than `gap_s` starts anew."""
+
+    pose: Smoothing = Smoothing(2.0, 20.0, 0.69, WIDE)
+    skin: Smoothing = Smoothing(1.0, 40.0, 0.69, WIDE)
+    brows: Smoothing = Smoothing(1.0, 60.0, 0.7, NARROW)
+    mouth: Smoothing = Smoothing(3.0, 120.0, 0.72, NARROW)
+    lids: Smoothing = Smoothing(2.0, 80.0, 0.85, SHARP)
+    gaze: Smoothing = Smoothing(1.0, 60.0, 0.75, SHARP)
+    gap_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gap_s < math.inf:
+            raise MobileBilayerError(f"A stabiliser's gap_s is {self.gap_s}; it must be above 0. Try 0.5.")
+
+    def without_delay(self) -> StabilizerConfig:
+        """The same, but the fastest motion goes all the way at once."""
+        return replace(self, **{name: replace(getattr(self, name), most=1.0) for name in set(PARTS) | {"pose"}})
+
+
+# Each part, and the field of the config that smooths it.
+PARTS = ("skin", "brows", "mouth", "lids", "lids", "gaze", "gaze")
+
+
+def parts() -> np.ndarray:
+    """(478,) which of `PARTS` each landmark belongs to: the person's right eye before the left one."""
+    height = face_template().points[:, 1]
+    out = np.zeros(len(height), np.int64)
+    out[height > 0.17] = 2  # from the upper lip down, chin and jaw included
+    out[BROWS.ravel()] = 1
+    for side in (0, 1):
+        out[UPPER_LIDS[side]] = out[LOWER_LIDS[side]] = 3 + side
+        out[IRISES[side]] = 5 + side
+    return out
+
+
+@cache
+def _parts() -> tuple[np.ndarray, np.ndarray]:
+    """Each landmark's part, and (parts, 478) which takes the mean over each."""
+    whose = parts()
+    member = (whose == np.arange(len(PARTS))[:, None]).astype(np.float64)
+    return whose, member / member.sum(1, keepdims=True)
+
+
+_ONES = np.ones(3)  # NumPy adds up three columns faster as a product
+
+
+def share(speed, step_s: float, rest_hz, speed_hz, most):
+    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most `most`.
+
+    speed, rest_hz, speed_hz and most: numbers, or arrays of one a part
+    """
+    turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
+    return np.minimum(turns / (1 + turns), most)
+
+
+class Stabilizer:
+    """Frame by frame, without a delay: `stabilizer(motion, time_s)`.
+
+    It starts anew by `reset()`, as after a lost face, and by itself after a pause or when time goes backwards.
+    """
+
+    def __init__(self, config: StabilizerConfig | None = None) -> None:
+        self.config = config or StabilizerConfig()
+        smoothings = [getattr(self.config, name) for name in PARTS]
+        self._rest_hz, self._speed_hz, self._most = np.array([(s.rest_hz, s.speed_hz, s.most) for s in smoothings]).T
+        self.reset()
+
+    def reset(self) -> None:
+        """The next frame is given out as it is."""
+        self._last: Motion | None = None
+        self._time_s = 0.0
+
+    def __call__(self, motion: Motion, time_s: float) -> Motion:
+        """The motion, calmer. Times are seconds, and grow."""
+        step_s = time_s - self._time_s
+        self._time_s = time_s
+        if self._last is None or not 0 < step_s <= self.config.gap_s:
+            self._last = motion
+        else:
+            self._last = Motion(self._pose(motion.pose, step_s), self._face(motion.face, step_s))
+        return self._last
+
+    def _pose(self, pose: HeadPose, step_s: float) -> HeadPose:
+        was, now = _numbers(self._last.pose), _numbers(pose)
+        steps = [b - a for a, b in zip(was, now, strict=True)]
+        # Points of a head lie half a unit from its middle, on average.
+        far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
+        smoothing = self.config.pose
+        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz, smoothing.most))
+        return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
+
+    def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
+        whose, mean = _parts()
+        change = face - self._last.face
+        speeds = np.sqrt(mean @ ((change * change) @ _ONES)) / step_s
+        change *= share(speeds, step_s, self._rest_hz, self._speed_hz, self._most).take(whose)[:, None]
+        change += self._last.face
+        return change
+
+
+def stabilize(
+    landmarks: np.ndarray, times_s: np.ndarray, found: np.ndarray, config: StabilizerConfig | None = None
+) -> Iterator[Motion]:
+    """A whole clip, with the frames behind at hand: nothing comes late, and fast motion keeps most of its height.
+
+    landmarks  (N, 478, 2 or 3), as in a `Track`; times_s (N,) and found (N,) too
+    returns    N motions, one by one: memory stays flat
+
+    Where no face was found, landmarks are only taken apart; what comes behind starts anew. Each frame is first joined with
+    its neighbours by the `kernel` of each part; then the One-Euro filter goes once forwards and, from there, backwards.
+    """
+    config = config or StabilizerConfig()
+    for first, last in _runs(times_s, found, config.gap_s):
+        if found[first]:
+            yield from _calm(landmarks[first:last], times_s[first:last].tolist(), config)
+        else:
+            yield from (take_apart(points) for points in landmarks[first:last])
+
+
+def _runs(times_s: np.ndarray, found: np.ndarray, gap_s: float) -> list[tuple[int, int]]:
+    """First and last + 1 of frames that go together: all with a face and no gap between, or all without a face."""
+    starts = (np.diff(found) | (np.diff(times_s) > gap_s)).nonzero()[0] + 1
+    edges = [0, *starts.tolist(), len(times_s)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _calm(landmarks: np.ndarray, times_s: list[float], config: StabilizerConfig) -> Iterator[Motion]:
+    forwards, backwards = Stabilizer(config.without_delay()), Stabilizer(config.without_delay())
+    kernels = _kernels(config)
+    ready: list[Motion] = []
+    for start in range(0, len(times_s), BLOCK):
+        stop = min(start + BLOCK, len(times_s))
+        behind = range(start + len(ready), min(stop + BEHIND, len(times_s)))
+        blended = _blend(landmarks, behind, *kernels)
+        ready += [forwards(motion, times_s[i]) for motion, i in zip(blended, behind, strict=True)]
+        backwards.reset()
+        ends = reversed(list(enumerate(ready, start)))
+        block = [backwards(motion, -times_s[i]) for i, motion in ends][::-1]
+        yield from block[: stop - start]
+        del ready[: stop - start]
+
+
+def _blend(landmarks: np.ndarray, frames: range, pose: Sequence[float], face: np.ndarray) -> Iterator[Motion]:
+    """Frames joined with their neighbours; the first and the last frame of all stand for those that are missing."""
+    known: dict[int, Motion] = {}
+    for i in frames:
+        near = [min(max(j, 0), len(landmarks) - 1) for j in range(i - REACH, i + REACH + 1)]
+        known = {j: known.get(j) or take_apart(landmarks[j]) for j in near}
+        motions = [known[j] for j in near]
+        numbers = zip(*(_numbers(m.pose) for m in motions), strict=True)
+        joined = [sum(w * v for w, v in zip(pose, values, strict=True)) for values in numbers]
+        yield Motion(_pose_of(joined), sum(w * m.face for w, m in zip(face, motions, strict=True)))
+
+
+def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
+    """(7,) weights of the pose, and (7, 478, 1) of each landmark."""
+    return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0], None]
+
+
+def _numbers(pose: HeadPose) -> list[float]:
+    """The two rows that take a face to its picture, and the shift: eight numbers that may be added and weighted."""
+    first, second, _ = pose.rotation.tolist()
+    return [pose.scale * v for v in (*first, *second)] + pose.shift.tolist()
+
+
+def _pose_of(numbers: list[float]) -> HeadPose:
+    """The pose nearest to such numbers."""
+    rows, scale = nearest_rows(numbers[:3], numbers[3:6])
+    return HeadPose(scale, rotation_of(rows), np.array(numbers[6:]))
