@@ -34,19 +34,19 @@ class Smoothing:
 
     rest_hz   cut-off when nothing moves: lower is calmer
     speed_hz  by how much the cut-off rises for each template unit (distance of the outer eye corners) a second
-    most      live: of the way to a new frame, even the fastest motion goes this share; the rest in the frames behind
+    newest    live: weight of the newest frame as it was read; the one before it has the rest
     kernel    of a file: weights of three frames before, this one and three behind
     """
 
     rest_hz: float
     speed_hz: float
-    most: float
+    newest: float
     kernel: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.most <= 1):
+        if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.newest <= 1):
             raise MobileBilayerError(
-                f"A smoothing has rest_hz {self.rest_hz}, speed_hz {self.speed_hz} and most {self.most}; the first must be "
+                f"A smoothing has rest_hz {self.rest_hz}, speed_hz {self.speed_hz} and newest {self.newest}; the first must be "
                 "above 0, the second not below, the third in 0..1. Try 2, 40 and 0.7."
             )
         if len(self.kernel) != 2 * REACH + 1 or not math.isclose(sum(self.kernel), 1, abs_tol=1e-6):
@@ -60,12 +60,12 @@ class Smoothing:
 class StabilizerConfig:
     """Smoothing of each part; a pause longer than `gap_s` starts anew."""
 
-    pose: Smoothing = Smoothing(2.0, 20.0, 0.69, WIDE)
-    skin: Smoothing = Smoothing(1.0, 40.0, 0.69, WIDE)
-    brows: Smoothing = Smoothing(1.0, 60.0, 0.7, NARROW)
-    mouth: Smoothing = Smoothing(3.0, 120.0, 0.72, NARROW)
-    lids: Smoothing = Smoothing(2.0, 80.0, 0.85, SHARP)
-    gaze: Smoothing = Smoothing(1.0, 60.0, 0.75, SHARP)
+    pose: Smoothing = Smoothing(2.0, 20.0, 0.55, WIDE)
+    skin: Smoothing = Smoothing(1.0, 40.0, 0.55, WIDE)
+    brows: Smoothing = Smoothing(1.0, 60.0, 0.55, NARROW)
+    mouth: Smoothing = Smoothing(3.0, 120.0, 0.55, NARROW)
+    lids: Smoothing = Smoothing(2.0, 80.0, 0.7, SHARP)
+    gaze: Smoothing = Smoothing(1.0, 60.0, 0.6, SHARP)
     gap_s: float = 0.5
 
     def __post_init__(self) -> None:
@@ -73,8 +73,8 @@ class StabilizerConfig:
             raise MobileBilayerError(f"A stabiliser's gap_s is {self.gap_s}; it must be above 0. Try 0.5.")
 
     def without_delay(self) -> StabilizerConfig:
-        """The same, but the fastest motion goes all the way at once."""
-        return replace(self, **{name: replace(getattr(self, name), most=1.0) for name in set(PARTS) | {"pose"}})
+        """The same, but the newest frame stands for itself."""
+        return replace(self, **{name: replace(getattr(self, name), newest=1.0) for name in set(PARTS) | {"pose"}})
 
 
 # Each part, and the field of the config that smooths it.
@@ -104,17 +104,20 @@ def _parts() -> tuple[np.ndarray, np.ndarray]:
 _ONES = np.ones(3)  # NumPy adds up three columns faster as a product
 
 
-def share(speed, step_s: float, rest_hz, speed_hz, most):
-    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, at most `most`.
+def share(speed, step_s: float, rest_hz, speed_hz):
+    """How much of the way to the new value is gone at this speed, in a step of so many seconds: above 0, below 1.
 
-    speed, rest_hz, speed_hz and most: numbers, or arrays of one a part
+    speed, rest_hz and speed_hz: numbers, or arrays of one a part
     """
     turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
-    return np.minimum(turns / (1 + turns), most)
+    return turns / (1 + turns)
 
 
 class Stabilizer:
-    """Frame by frame, without a delay: `stabilizer(motion, time_s)`.
+    """Frame by frame: `stabilizer(motion, time_s)`.
+
+    The newest frame is first joined with the one before it, which takes what trembles from frame to frame and is late by
+    less than half of one; a filter that looks at its own output would be as late, and leave half of the trembling.
 
     It starts anew by `reset()`, as after a lost face, and by itself after a pause or when time goes backwards.
     """
@@ -122,12 +125,14 @@ class Stabilizer:
     def __init__(self, config: StabilizerConfig | None = None) -> None:
         self.config = config or StabilizerConfig()
         smoothings = [getattr(self.config, name) for name in PARTS]
-        self._rest_hz, self._speed_hz, self._most = np.array([(s.rest_hz, s.speed_hz, s.most) for s in smoothings]).T
+        self._rest_hz, self._speed_hz = np.array([(s.rest_hz, s.speed_hz) for s in smoothings]).T
+        self._newest = np.array([s.newest for s in smoothings]).take(_parts()[0])[:, None]
         self.reset()
 
     def reset(self) -> None:
         """The next frame is given out as it is."""
         self._last: Motion | None = None
+        self._read: Motion | None = None
         self._time_s = 0.0
 
     def __call__(self, motion: Motion, time_s: float) -> Motion:
@@ -138,22 +143,27 @@ class Stabilizer:
             self._last = motion
         else:
             self._last = Motion(self._pose(motion.pose, step_s), self._face(motion.face, step_s))
+        self._read = motion
         return self._last
 
     def _pose(self, pose: HeadPose, step_s: float) -> HeadPose:
+        smoothing = self.config.pose
         was, now = _numbers(self._last.pose), _numbers(pose)
+        if smoothing.newest < 1:
+            now = [b + smoothing.newest * (a - b) for a, b in zip(now, _numbers(self._read.pose), strict=True)]
         steps = [b - a for a, b in zip(was, now, strict=True)]
         # Points of a head lie half a unit from its middle, on average.
         far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
-        smoothing = self.config.pose
-        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz, smoothing.most))
+        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz))
         return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
 
     def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
         whose, mean = _parts()
-        change = face - self._last.face
+        change = face - self._read.face
+        change *= self._newest
+        change += self._read.face - self._last.face
         speeds = np.sqrt(mean @ ((change * change) @ _ONES)) / step_s
-        change *= share(speeds, step_s, self._rest_hz, self._speed_hz, self._most).take(whose)[:, None]
+        change *= share(speeds, step_s, self._rest_hz, self._speed_hz).take(whose)[:, None]
         change += self._last.face
         return change
 

@@ -98,10 +98,7 @@ def jitter(landmarks: np.ndarray) -> float:
 
 @needs_model
 def test_PO8_a_still_picture_with_sensor_noise_stays_still():
-    """The keypoints of 100 noisy copies deviate by less than 0.15 px of 256, live and from a file.
-
-    MediaPipe's first frames lie elsewhere, up to some pixels: it needs some ten to settle.
-    """
+    """The keypoints of 100 noisy copies deviate by less than 0.15 px of 256, live and from a file."""
     from mobile_bilayer.capture.landmarker import Landmarker
 
     rgb, landmarks = sample_photo("astronaut")
@@ -110,9 +107,9 @@ def test_PO8_a_still_picture_with_sensor_noise_stays_still():
         noisy = [np.clip(rgb + random.normal(0, 6, rgb.shape), 0, 255).round().astype(np.uint8) for _ in range(100)]
         seen = np.stack([landmarker.detect(picture, i / 30) for i, picture in enumerate(noisy)])
     retargeter = Retargeter(head_crop(landmarks).to_keypoints(landmarks), seen[-1])
-    raw = np.stack([network_points(retargeter(points)) for points in seen])[10:]
+    raw = np.stack([network_points(retargeter(points)) for points in seen])
     for motions in (live([take_apart(points) for points in seen]), from_file([take_apart(points) for points in seen])):
-        keypoints = np.stack([network_points(retargeter(motion)) for motion in motions])[10:]
+        keypoints = np.stack([network_points(retargeter(motion)) for motion in motions])
         deviation_px = 128 * keypoints.std(0)
         assert deviation_px.max() < 0.15
         assert deviation_px.mean() < 0.05
@@ -146,12 +143,12 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_PO8_live_a_step_is_followed_within_60_ms(step):
-    """Nine tenths of it one frame later, at 30 frames a second; more than two thirds at once."""
+    """Some nine tenths of it one frame later, at 30 frames a second; two fifths at once."""
     before, after = face(), STEPS[step](face())
     motions = live([before] * 10 + [after] * 5)
     shares = [gone(motion, before, after) for motion in motions]
     assert shares[9] == pytest.approx(0, abs=1e-6)
-    assert 0.68 < shares[10] < 0.95
+    assert 0.42 < shares[10] < 0.7
     assert shares[11] > 0.89
     assert shares[14] > 0.98
     assert np.diff(shares[9:]).min() > 0 and max(shares) <= 1  # without overshooting
@@ -193,7 +190,7 @@ def test_the_shipped_drivers_jitter_falls_below_seven_tenths():
     calm = np.stack([put_together(motion) for motion in stabilize(track.landmarks, track.times_s, track.found)])
     assert jitter(calm) < 0.7 * jitter(track.landmarks)
     motions = live([take_apart(points) for points in track.landmarks], 25)
-    assert jitter(np.stack([put_together(motion) for motion in motions])) < 0.85 * jitter(track.landmarks)
+    assert jitter(np.stack([put_together(motion) for motion in motions])) < 0.8 * jitter(track.landmarks)
 
 
 def test_PO8_place_and_size_do_not_breathe_when_the_mouth_opens_and_the_eyes_shut():
@@ -304,7 +301,7 @@ def test_every_landmark_belongs_to_the_part_that_moves_it():
     [
         ({"rest_hz": 0.0}, "rest_hz 0.0"),
         ({"speed_hz": -1.0}, "speed_hz -1.0"),
-        ({"most": 1.5}, "most 1.5"),
+        ({"newest": 1.5}, "newest 1.5"),
         ({"rest_hz": float("nan")}, "rest_hz nan"),
         ({"kernel": (0.5, 0.5, 0.5, 0.5, 0.5)}, "adds up to 2.5"),
     ],
