@@ -34,6 +34,13 @@ app.add_typer(teacher_app, name="teacher")
 out = Console()
 
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="A bundle folder or zip; default: the shipped one.")]
+MotionOption = Annotated[
+    str, typer.Option(help="relative: as the driver, with the photo's own face; absolute: for a driver who is in the photo.")
+]
+NeutralOption = Annotated[
+    int | None,
+    typer.Option(help="The driver's frame, from 0, that means as in the photo. Default: found from all.", show_default=False),
+]
 BackgroundOption = Annotated[str, typer.Option(help="Behind the person: keep, blur, #rrggbb or a picture file.")]
 
 
@@ -53,13 +60,8 @@ def animate(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path("out.mp4"),
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driver and result.")] = False,
     background: BackgroundOption = "keep",
-    motion: Annotated[
-        str, typer.Option(help="relative: as the driver, with the photo's own face; absolute: for a driver who is in the photo.")
-    ] = "relative",
-    neutral: Annotated[
-        int | None,
-        typer.Option(help="The driver's frame, from 0, that means as in the photo. Default: found from all.", show_default=False),
-    ] = None,
+    motion: MotionOption = "relative",
+    neutral: NeutralOption = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of the driver.")] = None,
     bundle: BundleOption = None,
 ) -> None:
@@ -101,6 +103,8 @@ def grid(
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture (.png, .jpg) or .mp4 to write.")] = Path("grid.png"),
     columns: Annotated[int, typer.Option(help="Frames of the driver in a picture.")] = 6,
     background: BackgroundOption = "keep",
+    motion: MotionOption = "relative",
+    neutral: NeutralOption = None,
     bundle: BundleOption = None,
 ) -> None:
     """Several photos, one driver: a table of pictures below the driver's stickman."""
@@ -116,6 +120,8 @@ def grid(
             bundle=Bundle.open(bundle),
             columns=columns,
             background=background,
+            motion=motion,
+            neutral=neutral,
             on_progress=on_progress,
         )
     out.print(str(path), soft_wrap=True)

@@ -30,7 +30,7 @@ from mobile_bilayer.pose.head import (
     unposed,
 )
 from mobile_bilayer.pose.landmarks import MESH
-from mobile_bilayer.pose.neutral import Neutral
+from mobile_bilayer.pose.neutral import Neutral, ease_to_neutral
 from mobile_bilayer.pose.stabilizer import PARTS, Stabilizer, StabilizerConfig, parts, stabilize
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -80,6 +80,16 @@ def golden_vectors() -> dict[str, dict]:
             "Landmarks in pixels to those that mean as in the photo.",
             _neutral,
             [{"live": True, "frames_of": "head.json"}, {"live": False, "frames_of": "head.json"}],
+        ),
+        "lost_face.json": _cases(
+            "ease_to_neutral: last and neutral are cases of head.json, without their depth",
+            "What a face does that is lost for so many seconds.",
+            lambda last, neutral, lost_s: {
+                "landmarks_every_third": put_together(
+                    ease_to_neutral(take_apart(frames[last]), take_apart(frames[neutral]), lost_s)
+                )[::3]
+            },
+            [{"last": 1, "neutral": 0, "lost_s": lost_s} for lost_s in (0.2, 0.6, 0.8, 1.2)],
         ),
         "retarget.json": _cases(
             "Retargeter: the driver is the n-th case of head.json, the neutral frame its first",

@@ -112,8 +112,7 @@ def animate(
     output = check_output(Path(output), VIDEO_SUFFIXES)
     if seconds is not None and not 0 < seconds <= LONGEST_S:
         raise MobileBilayerError(f"seconds is {seconds}; it must be above 0 and at most {LONGEST_S}. Try 10.")
-    if motion not in MODES:
-        raise MobileBilayerError(f"There is no motion {motion!r}. Choose one of {', '.join(MODES)}.")
+    _check_motion(motion)
     progress = on_progress or (lambda what, done, total: None)
     report = Report(output)
     bundle = bundle or Bundle.open()
@@ -185,6 +184,11 @@ def _limit(frames: int | None, rate: Fraction, seconds: float | None) -> int | N
         return frames
     limit = max(1, round(seconds * rate))
     return limit if frames is None else min(frames, limit)
+
+
+def _check_motion(motion: str) -> None:
+    if motion not in MODES:
+        raise MobileBilayerError(f"There is no motion {motion!r}. Choose one of {', '.join(MODES)}.")
 
 
 def _neutral(track: Track, frame: int | None) -> Motion:
@@ -353,12 +357,15 @@ def grid(
     bundle: Bundle | None = None,
     columns: int = 6,
     background: str | Path = "keep",
+    motion: Mode = "relative",
+    neutral: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Several sources moved by one driver, in one picture (.png, .jpg) or video (.mp4), below the driver's stickman.
 
     sources  as in `animate`, at least one
     columns  frames of the driver in a picture, evenly spread
+    motion, neutral  as in `animate`
     """
     output = check_output(Path(output), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
     if not sources:
@@ -372,36 +379,37 @@ def grid(
             raise MobileBilayerError(f"{output} is one of the pictures to be read. Choose another output.")
     if _camera_index(driving) is not None:
         raise MobileBilayerError("A grid needs a driver that can be looked at first: a video or a track, not a camera.")
+    _check_motion(motion)
     progress = on_progress or (lambda what, done, total: None)
     bundle = bundle or Bundle.open()
     if _is_track(driving):
         track = _load_track(driving)
     else:
         track = _track(_open_video(driving, output), str(driving), None, Report(output), progress)
-    neutral = neutral_of(track)
-    crop = head_crop(put_together(neutral))
+    rest = _neutral(track, neutral)
+    crop = head_crop(put_together(rest))
     avatars = []
     for source in sources:
         avatar = open_avatar(source, bundle)
         avatar.show_before(background)
-        avatar.neutral = neutral
+        avatar.neutral, avatar.mode = rest, motion
         avatars.append(avatar)
     blank = np.zeros((PANEL_PX, PANEL_PX, 3), np.uint8)
     if output.suffix.lower() in VIDEO_SUFFIXES:
         top = cv2.hconcat([blank, *(a.texture for a in avatars)])
         with VideoWriter(output, track.rate, top.shape[1], 2 * PANEL_PX) as writer:
-            frames = zip(track.times_s.tolist(), driving_motions(track, neutral), strict=True)
-            for done, (time_s, motion) in enumerate(frames, 1):
-                row = cv2.hconcat([_stick(motion, crop), *(a.render(motion) for a in avatars)])
+            frames = zip(track.times_s.tolist(), driving_motions(track, rest), strict=True)
+            for done, (time_s, moved) in enumerate(frames, 1):
+                row = cv2.hconcat([_stick(moved, crop), *(a.render(moved) for a in avatars)])
                 writer.write(cv2.vconcat([top, row]), time_s)
                 progress("Rendering", done, len(track))
         return output
     wanted = np.linspace(0, len(track) - 1, columns).round().astype(int).tolist()
-    motions = {i: motion for i, motion in enumerate(driving_motions(track, neutral)) if i in set(wanted)}
+    motions = {i: moved for i, moved in enumerate(driving_motions(track, rest)) if i in set(wanted)}
     chosen = [motions[i] for i in wanted]
-    rows = [cv2.hconcat([blank, *(_stick(motion, crop) for motion in chosen)])]
+    rows = [cv2.hconcat([blank, *(_stick(moved, crop) for moved in chosen)])]
     for done, avatar in enumerate(avatars, 1):
-        rows.append(cv2.hconcat([avatar.texture, *(avatar.render(motion) for motion in chosen)]))
+        rows.append(cv2.hconcat([avatar.texture, *(avatar.render(moved) for moved in chosen)]))
         progress("Rendering", done, len(avatars))
     write_image(output, cv2.vconcat(rows))
     return output

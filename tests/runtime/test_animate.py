@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mobile_bilayer import Avatar, Bundle, MobileBilayerError, Track, animate, grid
-from mobile_bilayer.capture.images import AI_GENERATED
+from mobile_bilayer.capture.images import AI_GENERATED, read_image
 from mobile_bilayer.capture.video import Frame, VideoReader
 from mobile_bilayer.pose.head import Motion, put_together, take_apart
 from mobile_bilayer.pose.neutral import neutral_of
@@ -294,6 +294,19 @@ def test_a_grid_can_move(bundle, short_track, tmp_path):
     frames = frames_of(path)
     assert len(frames) == 5 and frames[0].shape == (512, 768, 3) and differ(frames)
     assert left_over(tmp_path) == ["grid.mp4"]
+
+
+def test_a_grid_takes_motion_and_neutral_frame(short_track, tmp_path, bundle):
+    pictures = {}
+    for name, options in {"plain": {}, "absolute": {"motion": "absolute"}, "later": {"neutral": len(short_track) - 1}}.items():
+        path = grid(["astronaut"], short_track, tmp_path / f"{name}.png", bundle=bundle, columns=2, **options)
+        pictures[name] = read_image(path)[256:, 256:].astype(int)
+    for name in ("absolute", "later"):
+        assert np.abs(pictures[name] - pictures["plain"]).mean() > 0.5
+    for options, words in (({"motion": "sideways"}, "sideways"), ({"neutral": 9999}, "9999")):
+        with pytest.raises(MobileBilayerError, match=words):
+            grid(["astronaut"], short_track, tmp_path / "grid.png", bundle=bundle, **options)
+    assert not (tmp_path / "grid.png").exists()
 
 
 def test_a_grid_never_overwrites_a_picture_that_it_reads(bundle, short_track, tmp_path):
