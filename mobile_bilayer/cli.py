@@ -412,6 +412,7 @@ def pose(
             f"jitter {words}: {result.mean_ratios[kind]:.2f} of the driver's, at most {ratio:.2f} ({name}), "
             f"{len(result.jitter)} clips",
             soft_wrap=True,
+            markup=False,
         )
     if json is not None:
         result.save(json, f"{opened.manifest.name}, {opened.manifest.student}")

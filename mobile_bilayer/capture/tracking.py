@@ -56,7 +56,7 @@ class FaceTracker:
     turned: int = 0  # by how many degrees clockwise the picture is, when that is why no face is taken
 
     def __init__(self, live: bool = False) -> None:
-        self._levels = 0 if live else 2
+        self._live, self._levels = live, 0 if live else 2
         self._video = Landmarker(video=True)
         self._all: Landmarker | None = None  # sees all faces, but each picture by itself
         self._sure: Landmarker | None = None
@@ -153,14 +153,14 @@ class FaceTracker:
     def _keep(self, points: np.ndarray, rgb: np.ndarray) -> np.ndarray:
         self._last, self._last_rgb = points, rgb
         if self._window is not None and not self._window.has_in_its_middle(points):
-            self._see_only(points)
+            self._see_only(points, settle=False)  # for each step of a face that goes by it would take too long
         return points
 
-    def _see_only(self, points: np.ndarray) -> None:
+    def _see_only(self, points: np.ndarray, settle: bool = True) -> None:
         """The video's landmarker begins anew, and sees only what is around these landmarks."""
         self._window = Window.around(points)
         self._video.__exit__()
-        self._video = Landmarker(video=True)
+        self._video = Landmarker(video=True, settle=settle and not self._live)
 
     def _faces(self, rgb: np.ndarray) -> list[np.ndarray]:
         return self._all_faces().faces(rgb)

@@ -418,7 +418,7 @@ def _decodable(
         except (av.FFmpegError, OSError) as error:
             damages.append(_Damage(error.strerror or str(error), count, end_s))
             if packet is None:  # nothing more can be read, but some frames still wait for their turn
-                frames = _until_broken(iter(stream.codec_context.decode(None)))
+                frames = _until_broken(frame for _ in (0,) for frame in stream.codec_context.decode(None))
         for frame in frames:
             yield frame
             count, end_s = count + 1, frame.time or end_s

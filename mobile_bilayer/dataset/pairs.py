@@ -307,15 +307,15 @@ class Pairs(Dataset):
         cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, index])
         clip = self.clips[min(int(np.searchsorted(self._up_to, rng.random(), "right")), len(self.clips) - 1)]
-        source = int(rng.integers(len(clip)))
+        # Behind a cut lies another background, and other clothes: nothing that landmarks could tell.
+        _, shot, frames = np.unique(clip.shots, return_inverse=True, return_counts=True)
+        paired = np.flatnonzero(frames[shot] > 1)
+        source = int(paired[rng.integers(len(paired))]) if len(paired) else int(rng.integers(len(clip)))
+        near = shot == shot[source] if len(paired) else np.full(len(clip), True)
         distance = np.abs(clip.pose - clip.pose[source]).mean(1)
         # The further, the likelier; never the source itself.
-        # Behind a cut lies another background, and other clothes: nothing that landmarks could tell.
-        chance = np.where(clip.shots == clip.shots[source], distance**1.5 + 1e-9, 0)
+        chance = np.where(near, distance**1.5 + 1e-9, 0)
         chance[source] = 0
-        if not chance.any():
-            chance = distance**1.5 + 1e-9
-            chance[source] = 0
         targets = rng.choice(len(clip), self.targets, p=chance / chance.sum(), replace=True)
         return make_example(clip, source, [int(t) for t in targets], self.augmentation, rng)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mobile_bilayer.capture.images import read_image, written_aside
+from mobile_bilayer.capture.images import written_aside
 from mobile_bilayer.capture.tracking import track_video
 from mobile_bilayer.capture.video import VideoReader
 from mobile_bilayer.dataset.prepare import VIDEO_SUFFIXES
@@ -187,7 +187,7 @@ def load_drivers(folder: Path, on_progress: Progress | None = None) -> dict[str,
     out = {}
     for done, path in enumerate(paths, 1):
         out[path.name] = (
-            Track.load(path) if path.suffix in TRACK_SUFFIXES else track_video(VideoReader(path), None, str(path)).track
+            Track.load(path) if path.suffix.lower() in TRACK_SUFFIXES else track_video(VideoReader(path), None, str(path)).track
         )
         if on_progress:
             on_progress("Tracking", done, len(paths))
@@ -196,8 +196,10 @@ def load_drivers(folder: Path, on_progress: Progress | None = None) -> dict[str,
 
 def load_sources(folder: Path, count: int, bundle: Bundle) -> dict[str, Avatar]:
     """Avatars of `count` of a folder's photos, evenly spread over their names."""
+    if count < 1:
+        raise MobileBilayerError(f"{count} photos were asked for; at least 1 is needed. Try 20.")
     paths = _spread(_files(folder, PHOTO_SUFFIXES, "photos"), count)
-    return {path.name: bundle.avatar(read_image(path)) for path in paths}
+    return {path.name: bundle.avatar(path) for path in paths}
 
 
 def evaluate_pose(

@@ -16,7 +16,9 @@ import numpy as np
 
 from mobile_bilayer.capture.images import written_aside
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose import neutral as n
 from mobile_bilayer.pose import retarget as r
+from mobile_bilayer.pose import stabilizer as s
 from mobile_bilayer.pose.crop import CROP_UP, head_crop
 from mobile_bilayer.pose.head import (
     HEAD_POINTS,
@@ -173,6 +175,14 @@ def _constants() -> dict:
             "stabilizer": asdict(StabilizerConfig()),
             "parts": PARTS,
             "part_of_landmark": parts(),
+            **{
+                f"{prefix}_{name.lower()}": getattr(module, name)
+                for prefix, module, names in (
+                    ("neutral", n, ("ANGLE", "LIPS", "LIDS", "MEMORY_S", "LARGEST_STEP", "HOLD_S", "EASE_S")),
+                    ("stabilizer", s, ("BLOCK", "BEHIND", "REACH", "KERNEL_S", "NO_KERNEL_S")),
+                )
+                for name in names
+            },
             **{
                 name.lower(): getattr(r, name)
                 for name in dir(r)

@@ -19,11 +19,13 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import HeadPose, Motion, face_template, nearest_rows, rotation_of, take_apart
 from mobile_bilayer.pose.retarget import BROWS, IRISES, LOWER_LIDS, UPPER_LIDS
 
-# What they leave of motion that comes and goes in 8, 4 and 2 frames:
+# What they leave of motion that comes and goes in 8, 4 and 2 frames. They are for frames that are KERNEL_S or less apart;
+# from there to NO_KERNEL_S they fade, for what goes on between frames so far apart is motion.
 WIDE = (1 / 64, 6 / 64, 15 / 64, 20 / 64, 15 / 64, 6 / 64, 1 / 64)  # 0.62, 0.13, 0
 NARROW = (0.0, 1 / 32, 8 / 32, 14 / 32, 8 / 32, 1 / 32, 0.0)  # 0.79, 0.38, 0
 SHARP = (0.0, -0.05, 0.25, 0.6, 0.25, -0.05, 0.0)  # 0.95, 0.7, 0
 REACH = 3  # frames to each side
+KERNEL_S, NO_KERNEL_S = 1 / 24, 1 / 10
 
 BLOCK, BEHIND = 256, 64  # frames at once, and how many more the way back begins from
 
@@ -201,7 +203,7 @@ def _calm(landmarks: np.ndarray, times_s: list[float], config: StabilizerConfig)
     for start in range(0, len(times_s), BLOCK):
         stop = min(start + BLOCK, len(times_s))
         behind = range(start + len(ready), min(stop + BEHIND, len(times_s)))
-        blended = _blend(landmarks, behind, *kernels)
+        blended = _blend(landmarks, times_s, behind, *kernels)
         ready += [forwards(motion, times_s[i]) for motion, i in zip(blended, behind, strict=True)]
         backwards.reset()
         ends = reversed(list(enumerate(ready, start)))
@@ -210,16 +212,26 @@ def _calm(landmarks: np.ndarray, times_s: list[float], config: StabilizerConfig)
         del ready[: stop - start]
 
 
-def _blend(landmarks: np.ndarray, frames: range, pose: Sequence[float], face: np.ndarray) -> Iterator[Motion]:
+def _blend(
+    landmarks: np.ndarray, times_s: list[float], frames: range, pose: Sequence[float], face: np.ndarray
+) -> Iterator[Motion]:
     """Frames joined with their neighbours; the first and the last frame of all stand for those that are missing."""
     known: dict[int, Motion] = {}
+    last = len(landmarks) - 1
     for i in frames:
         near = [min(max(j, 0), len(landmarks) - 1) for j in range(i - REACH, i + REACH + 1)]
         known = {j: known.get(j) or take_apart(landmarks[j]) for j in near}
         motions = [known[j] for j in near]
         numbers = zip(*(_numbers(m.pose) for m in motions), strict=True)
         joined = [sum(w * v for w, v in zip(pose, values, strict=True)) for values in numbers]
-        yield Motion(_pose_of(joined), sum(w * m.face for w, m in zip(face, motions, strict=True)))
+        joined_face = sum(w * m.face for w, m in zip(face, motions, strict=True))
+        step_s = (times_s[min(i + 1, last)] - times_s[max(i - 1, 0)]) / max(min(i + 1, last) - max(i - 1, 0), 1)
+        part = min(max((NO_KERNEL_S - step_s) / (NO_KERNEL_S - KERNEL_S), 0.0), 1.0)
+        if part < 1:
+            alone = motions[REACH]
+            joined = [a + part * (b - a) for a, b in zip(_numbers(alone.pose), joined, strict=True)]
+            joined_face = alone.face + part * (joined_face - alone.face)
+        yield Motion(_pose_of(joined), joined_face)
 
 
 def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:

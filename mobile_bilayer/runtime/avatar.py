@@ -60,6 +60,7 @@ class Avatar:
         self.landmark_features, self.map_features = landmark_features, map_features
         self.source_landmarks = source_landmarks
         self.mode: Mode = "relative"
+        self._retargeter: Retargeter | None = None
         self.neutral = None
         self._source = take_apart(source_landmarks)
         self._source_points = network_points(source_landmarks)[None]
@@ -73,7 +74,7 @@ class Avatar:
     @neutral.setter
     def neutral(self, neutral: np.ndarray | Motion | None) -> None:
         self._neutral = neutral if neutral is None or isinstance(neutral, Motion) else np.array(neutral)
-        self._retargeter: Retargeter | None = None
+        self._fresh = False  # whether the retargeter has this one
 
     def show_before(self, background: str | Path) -> None:
         """Choose what stands behind: "keep", "blur", "#rrggbb" or a picture file."""
@@ -101,11 +102,12 @@ class Avatar:
                 self.neutral = points
         elif self.neutral is None:
             self.neutral = motion
-        retargeter = self._retargeter
-        if retargeter is None or retargeter.mode != self.mode:
+        known = self._retargeter if self._retargeter and self._retargeter.mode == self.mode else None
+        if known is None or not self._fresh:
             neutral = self.neutral if isinstance(self.neutral, Motion) else take_apart(check_landmarks(self.neutral))
-            retargeter = self._retargeter = Retargeter(self._source, neutral, self.mode)
-        return retargeter(motion)
+            known = known.with_neutral(neutral) if known else Retargeter(self._source, neutral, self.mode)
+            self._retargeter, self._fresh = known, True
+        return known(motion)
 
     def layers(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """layers_a (4, 64, 64) and layers_b (3, 128, 128) for landmarks in [-1, 1] of the source's crop."""

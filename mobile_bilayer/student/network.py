@@ -3,7 +3,7 @@
 The frame network never samples the texture. It splats, around the driving landmarks, what the encoder
 read from the source at its own landmarks: a coarse picture of the source, already in the target's pose.
 From it a small U-Net predicts the layers that the compositor joins. Before training its output *is* the
-landmark warp; it can only learn what the warp lacks.
+landmark warp, but for lids that shut and mouths that open; it can only learn what the warp lacks.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class StandIn:
 
     made = 0
 
-    def __init__(self, video=True, sure=False):
+    def __init__(self, video=True, sure=False, settle=True):
         StandIn.made += 1
         self.follows = BERT
 

@@ -174,7 +174,7 @@ def test_targets_are_never_the_source_and_mostly_far_from_it(clip, monkeypatch):
     assert away.mean() > 1.05 * even
 
 
-def test_targets_are_of_the_sources_shot_unless_it_is_alone_in_it(tmp_path, write_clip, monkeypatch):
+def test_a_pair_is_of_one_shot_unless_no_shot_has_two_frames(tmp_path, write_clip, monkeypatch):
     shots = np.array([0, 0, 0, 1, 1, 2])
     clip = PreparedClip(write_clip(tmp_path / "clip.safetensors", shots=shots))
     chosen = []
@@ -182,9 +182,13 @@ def test_targets_are_of_the_sources_shot_unless_it_is_alone_in_it(tmp_path, writ
     made = Pairs([clip], 2, NO_AUGMENTATION, seed=0)
     for index in range(100):
         made[index]
-    assert all(shots[t] == shots[s] for s, *targets in chosen for t in targets if s != 5)
-    alone = {t for s, *targets in chosen for t in targets if s == 5}
-    assert len(alone) > 1 and 5 not in alone
+    assert all(shots[t] == shots[s] for s, *targets in chosen for t in targets)
+    assert {s for s, *_ in chosen} == {0, 1, 2, 3, 4}  # the last has no other frame of its shot
+    chosen.clear()
+    made = Pairs([PreparedClip(write_clip(tmp_path / "cuts.safetensors", shots=np.arange(6)))], 2, NO_AUGMENTATION, seed=0)
+    for index in range(100):
+        made[index]
+    assert len({s for s, *_ in chosen}) == 6 and all(s not in targets for s, *targets in chosen)
 
 
 def test_a_blink_counts_as_much_as_a_turn_of_the_head(tmp_path, write_clip, turned_face):

@@ -268,6 +268,14 @@ def test_a_long_clip_is_taken_in_blocks_that_nobody_sees(monkeypatch):
     np.testing.assert_allclose(np.stack(blocks), np.stack(whole), atol=0.01)
 
 
+@pytest.mark.parametrize(("rate", "kept"), [(30, 0.9), (15, 0.8), (8, 0.8)])
+def test_a_head_that_shakes_once_a_second_does_so_at_every_frame_rate(rate, kept):
+    yaws = 0.2 * np.sin(2 * np.pi * np.arange(4 * rate) / rate)
+    seen = [np.arctan2(m.pose.rotation[0, 2], m.pose.rotation[2, 2]) for m in from_file([turned(face(), y) for y in yaws], rate)]
+    middle = slice(rate, 3 * rate)
+    assert np.ptp(seen[middle]) > kept * np.ptp(yaws[middle])
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_clips_of_a_few_frames_are_taken(frames):
     track = sample_track()

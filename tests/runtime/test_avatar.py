@@ -73,11 +73,11 @@ def test_on_the_neutral_frame_the_avatar_looks_as_in_the_photo(made, track, name
 
 def test_the_first_frame_is_the_neutral_one_and_any_other_can_be(avatar, track):
     assert avatar.neutral is None
-    at_rest = avatar.render(track[50])
-    np.testing.assert_array_equal(avatar.neutral, track[50].landmarks)
+    at_rest = avatar.render(track[52])
+    np.testing.assert_array_equal(avatar.neutral, track[52].landmarks)
     avatar.neutral = track[120].landmarks
-    assert distance(avatar.render(track[50]), at_rest) > 0.1
-    # At rest is at rest, whichever frame stands for it: rounding may tip a grey level.
+    assert distance(avatar.render(track[52]), at_rest) > 0.1
+    # At rest is at rest, whichever frame with shut lips stands for it: rounding may tip a grey level.
     assert distance(avatar.render(track[120]), at_rest) < 0.1
 
 
