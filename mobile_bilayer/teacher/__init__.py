@@ -10,6 +10,6 @@ from __future__ import annotations
 from mobile_bilayer.teacher.config import TeacherConfig
 from mobile_bilayer.teacher.importing import import_public, load_public
 from mobile_bilayer.teacher.teacher import Teacher
-from mobile_bilayer.teacher.weights import load_teacher, save_teacher
+from mobile_bilayer.teacher.weights import SHIPPED, load_teacher, save_teacher
 
-__all__ = ["Teacher", "TeacherConfig", "import_public", "load_public", "load_teacher", "save_teacher"]
+__all__ = ["SHIPPED", "Teacher", "TeacherConfig", "import_public", "load_public", "load_teacher", "save_teacher"]

@@ -11,6 +11,7 @@ from mobile_bilayer.teacher.landmark import LandmarkTeacher
 from mobile_bilayer.teacher.teacher import Teacher
 from mobile_bilayer.weights import load_weights, save_weights
 
+SHIPPED = Path(__file__).parents[1] / "assets" / "teacher.safetensors"  # its card: TEACHER_CARD.md beside it
 KINDS = {"none": Teacher, "landmark": LandmarkTeacher}  # by TeacherConfig.prior
 
 
@@ -36,6 +37,6 @@ def save_teacher(
     save_weights(teacher, check_weights_output(Path(path)), facts, dtype)
 
 
-def load_teacher(path: Path) -> tuple[Teacher | LandmarkTeacher, dict[str, object]]:
+def load_teacher(path: Path = SHIPPED) -> tuple[Teacher | LandmarkTeacher, dict[str, object]]:
     """The teacher in evaluation mode (float32), and the facts it was saved with."""
     return load_weights(Path(path), "teacher", "mobile-bilayer train teacher", TeacherConfig, make_teacher)
