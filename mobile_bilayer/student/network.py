@@ -206,7 +206,7 @@ class Lids(nn.Module):
         faded = torch.stack([_rows([*upper, *lower, *iris]).sum(0) for _, upper, lower, iris in EYES], 1)
         # Rows of points to: each eye's width and gap, the lids, what lies outwards of them.
         rows = torch.cat([width, gap, lids, self.outwards * side * (of_eye @ width)])
-        for name, matrix in (("rows", rows), ("lids", lids), ("of_eye", of_eye), ("faded", faded[:SHARP_POINTS])):
+        for name, matrix in (("rows", rows), ("of_eye", of_eye), ("faded", faded[:SHARP_POINTS])):
             self.register_buffer(name, matrix[None], persistent=False)
 
     def forward(self, moved: Tensor, driving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -215,7 +215,7 @@ class Lids(nn.Module):
         Returns the copies (B, 28, 2), their displacements (B, 28, 2) and weights (B, 28, 1), and the weights of the first
         `SHARP_POINTS` points (B, SHARP_POINTS, 1).
         """
-        batch, eyes, count = len(driving), len(EYES), self.lids.shape[1]
+        batch, eyes, count = len(driving), len(EYES), self.of_eye.shape[1]
         picked = torch.bmm(_of_batch(self.rows, batch), driving)
         width, gap = picked[:, :eyes], picked[:, eyes : 2 * eyes]
         lids, out = picked[:, 2 * eyes : 2 * eyes + count], picked[:, 2 * eyes + count :]
@@ -223,7 +223,7 @@ class Lids(nn.Module):
         shut = torch.clamp((self.open - height) * (1.0 / (self.open - self.shut)), 0.0, 1.0)
         # Down is the eye's width turned by 90 degrees: (x, y) to (-y, x).
         copies = lids + torch.cat([-1.0 * out[:, :, 1:], out[:, :, :1]], 2)
-        wanted = torch.bmm(_of_batch(self.lids, batch), moved)
+        wanted = torch.bmm(_of_batch(self.rows[:, 2 * eyes : 2 * eyes + count], batch), moved)
         weights = torch.bmm(_of_batch(self.of_eye, batch), shut)
         return copies, wanted[:, :, :2], weights, 1.0 - torch.bmm(_of_batch(self.faded, batch), shut)
 
@@ -313,7 +313,7 @@ class FrameNetwork(nn.Module):
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
         if config.sigma_lid:
             self.lids = Lids()
-            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.lids.shape[1]
+            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.of_eye.shape[1]
             self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
         if config.sigma_mouth:
             self.mouth = Mouth(config.sigma_mouth)

