@@ -330,11 +330,9 @@ def test_CA7_a_second_run_takes_no_more_memory_than_the_first(tmp_path):
                 out.write(frame.rgb, frame.time_s)
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    in_use_after_a_run()  # imports and caches
-    first = in_use_after_a_run()
-    for _ in range(3):
-        again = in_use_after_a_run()
-    assert again < first + 10e6  # the clip's pictures are 41 MB
+    # What is in use sways by 15 MB from run to run, as the allocator gives back or keeps; the least does not.
+    first, again = (min(in_use_after_a_run() for _ in range(4)) for _ in range(2))
+    assert again < first + 10e6  # the clip's pictures are 41 MB: a run that kept them would show
 
 
 def test_CA7_a_clip_can_be_read_twice(tmp_path):
