@@ -7,6 +7,10 @@ import cv2
 import pytest
 import torch
 
+from mobile_bilayer import Avatar, Bundle, Track
+from mobile_bilayer.pose.neutral import neutral_of
+from mobile_bilayer.samples import sample_photo, sample_track
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_runtime_thread() -> Iterator[None]:
@@ -36,3 +40,15 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, cores)
     torch.set_num_threads(threads)
     cv2.setNumThreads(cv_threads)
+
+
+@pytest.fixture(scope="module")
+def track() -> Track:
+    return sample_track()
+
+
+@pytest.fixture(scope="module")
+def avatar(track: Track) -> Avatar:
+    avatar = Bundle.open().avatar(*sample_photo("astronaut"))
+    avatar.neutral = neutral_of(track)
+    return avatar

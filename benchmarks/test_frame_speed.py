@@ -8,26 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobile_bilayer import Avatar, Bundle
 from mobile_bilayer.compositing import Layers
 from mobile_bilayer.compositing import composite as composite_torch
-from mobile_bilayer.pose.track import Track, neutral_frame
 from mobile_bilayer.runtime.compositor import to_float
-from mobile_bilayer.samples import sample_photo, sample_track
 from mobile_bilayer.student.network import FrameNetwork, StudentConfig
 from mobile_bilayer.student.splat import gaussians, pixel_centres, splat
-
-
-@pytest.fixture(scope="module")
-def track() -> Track:
-    return sample_track()
-
-
-@pytest.fixture(scope="module")
-def avatar(track: Track) -> Avatar:
-    avatar = Bundle.open().avatar(*sample_photo("astronaut"))
-    avatar.neutral = track[neutral_frame(track)].landmarks
-    return avatar
 
 
 @pytest.mark.benchmark(group="splat")

@@ -10,27 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from mobile_bilayer import Avatar, Bundle, Track
+from mobile_bilayer import Track
 from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import Motion, network_points, take_apart
 from mobile_bilayer.pose.neutral import Neutral, neutral_of
 from mobile_bilayer.pose.retarget import Retargeter
 from mobile_bilayer.pose.stabilizer import Stabilizer, stabilize
-from mobile_bilayer.samples import sample_photo, sample_track
 
 LIMIT_MS = 0.3
-
-
-@pytest.fixture(scope="module")
-def track() -> Track:
-    return sample_track()
-
-
-@pytest.fixture(scope="module")
-def avatar(track: Track) -> Avatar:
-    avatar = Bundle.open().avatar(*sample_photo("astronaut"))
-    avatar.neutral = neutral_of(track)
-    return avatar
 
 
 @pytest.fixture

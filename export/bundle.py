@@ -24,8 +24,8 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import CROP_UP, head_crop
 from mobile_bilayer.pose.head import HEAD_POINTS, POINTS, TORSO_POINTS, face_template, network_points
 from mobile_bilayer.pose.landmarks import MESH
-from mobile_bilayer.pose.retarget import retarget
-from mobile_bilayer.pose.track import neutral_frame
+from mobile_bilayer.pose.neutral import neutral_of
+from mobile_bilayer.pose.retarget import Retargeter
 from mobile_bilayer.runtime.bundle import CHANNELS, CHECKED, Bundle
 from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
@@ -99,8 +99,7 @@ def sample_inputs(student: Student, name: str, frame: int | None = None) -> dict
     track = sample_track()
     if frame is None:
         frame = int(np.abs(track.landmarks[:, 14, 1] - track.landmarks[:, 13, 1]).argmax())
-    neutral = track[neutral_frame(track)].landmarks
-    moved = retarget(keypoints, track[frame].landmarks, neutral)
+    moved = Retargeter(keypoints, neutral_of(track))(track[frame].landmarks)
     image = torch.from_numpy(np.ascontiguousarray(texture.transpose(2, 0, 1)))
     return {
         "image": image,

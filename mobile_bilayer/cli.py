@@ -322,16 +322,13 @@ def fidelity(
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
 ) -> None:
     """How close renders come to real frames: static photo, landmark warp, student, teacher."""
-    from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
+    from mobile_bilayer.capture.images import write_image
     from mobile_bilayer.runtime.bundle import Bundle
 
     with _extra("evaluation"):
         from mobile_bilayer.evaluation.fidelity import evaluate_fidelity, student_method, teacher_method
         from mobile_bilayer.evaluation.metrics import METRICS
-    if json is not None:
-        check_output(json, (".json",))
-    if sheet is not None:
-        check_output(sheet, IMAGE_SUFFIXES)
+    _check_reports(json, sheet)
     opened = Bundle.open(bundle)
     methods = {"student": student_method(opened)}
     made_by = {"student": f"{opened.manifest.name}, {opened.manifest.student}"}
@@ -384,15 +381,12 @@ def pose(
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
 ) -> None:
     """Whether it shakes, and whether faces stay their own: jitter, identity, eyes and lips, in both modes."""
-    from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output, write_image
+    from mobile_bilayer.capture.images import write_image
     from mobile_bilayer.runtime.bundle import Bundle
 
     with _extra("evaluation"):
         from mobile_bilayer.evaluation.pose import POSE_METRICS, evaluate_pose, load_drivers, load_sources
-    if json is not None:
-        check_output(json, (".json",))
-    if sheet is not None:
-        check_output(sheet, IMAGE_SUFFIXES)
+    _check_reports(json, sheet)
     opened = Bundle.open(bundle)
     with _extra("evaluation"), _progress() as on_progress:
         avatars = load_sources(photos, sources, opened)
@@ -447,6 +441,15 @@ def import_teacher(
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+def _check_reports(json: Path | None, sheet: Path | None) -> None:
+    """Before the long work: whether what is asked for can be written."""
+    from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output
+
+    for path, suffixes in ((json, (".json",)), (sheet, IMAGE_SUFFIXES)):
+        if path is not None:
+            check_output(path, suffixes)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from safetensors.numpy import save
 
 from mobile_bilayer.capture.images import check_input, check_output, written_aside
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.head import fit_head
 
 TRACK_SUFFIXES = (".track", ".safetensors")
 FORMAT, VERSION = "mobile_bilayer track", 1
@@ -25,9 +24,6 @@ _FINEST_STEP_PX = Fraction(1, 256)
 _WHOLE = "[1-9][0-9]{0,8}"
 _RATIO = f"{_WHOLE}/{_WHOLE}"
 _TENSORS = {"landmarks": "I16", "offsets": "I32", "times_s": "F64", "found": "BOOL"}
-_UPPER_LIP, _LOWER_LIP = 13, 14  # the inner edges
-# Outer corner, inner corner, upper lid, lower lid.
-_EYES = np.array([[33, 133, 159, 145], [263, 362, 386, 374]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,39 +161,6 @@ class Track:
             return cls(landmarks, tensors["times_s"], tensors["found"], rate, width, height, origin)
         except MobileBilayerError as error:
             raise MobileBilayerError(f"{path}: {error}") from error
-
-
-def neutral_frame(track: Track) -> int:
-    """Index of the frame that shows the driver's face most at rest: looking ahead, lips closed, eyes open.
-
-    Each frame with a face is charged, and the cheapest is taken; all but the first are relative to this clip:
-
-    angle  the head's turn from frontal, 1 for each 15 degrees
-    lips   how far they part: 0 at the clip's 5th percentile, 1 at its 95th
-    eyes   how far the lids are shut: 0 at the clip's 90th percentile or above, 1 when shut
-    """
-    seen = np.flatnonzero(track.found)
-    if not len(seen):
-        raise MobileBilayerError("The track has no frame in which a face was found. Choose another clip.")
-    landmarks = track.landmarks[seen]
-    heads = [fit_head(points) for points in landmarks]
-    cosines = np.array([(np.trace(head.rotation) - 1) / 2 for head in heads])
-    angle = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
-    flat = landmarks[..., :2]
-    lips = np.linalg.norm(flat[:, _UPPER_LIP] - flat[:, _LOWER_LIP], axis=1) / [head.scale for head in heads]
-    least, most = np.percentile(lips, [5, 95])
-    openness = _eye_openness(flat)
-    wide = max(np.percentile(openness, 90), 1e-6)
-    # Lips that part by less than a twentieth of the eyes' distance, all in all, stayed closed: that is noise.
-    cost = angle / 15 + np.maximum(lips - least, 0) / max(most - least, 0.05) + np.maximum(1 - openness / wide, 0)
-    return int(seen[cost.argmin()])
-
-
-def _eye_openness(flat: np.ndarray) -> np.ndarray:
-    """(N,) the lids' distance by the eye's width, mean of both eyes, of landmarks (N, 478, 2)."""
-    outer, inner, upper, lower = np.moveaxis(flat[:, _EYES], 2, 0)  # each (N, 2 eyes, xy)
-    widths = np.maximum(np.linalg.norm(outer - inner, axis=-1), 1e-6)
-    return (np.linalg.norm(upper - lower, axis=-1) / widths).mean(-1)
 
 
 def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...], kind: type) -> None:

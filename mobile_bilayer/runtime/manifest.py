@@ -37,7 +37,7 @@ class MethodSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     undelegated: dict[str, str] = field(default_factory=dict)  # operator outside the backend: why
-    largest_error: dict[str, float] = field(default_factory=dict)  # of each output against the float student
+    largest_error: dict[str, float] = field(default_factory=dict)  # of each output against the float student; features' in deviations
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,20 @@ from mobile_bilayer.compositing import Layers, bilinear_matrix, composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, MESH, RIGHT_EYE, RIGHT_IRIS
+from mobile_bilayer.pose.retarget import EYE_CORNERS, LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, UPPER_LIPS
 from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_distances
 
 IMAGE_PX = 256
 SHARP_POINTS = len(LIPS + RIGHT_EYE + LEFT_EYE + RIGHT_IRIS + LEFT_IRIS + BROWS)  # the first of the network points
 # Of each eye: left and right corner in an upright picture, upper lid, lower lid below it, iris.
 EYES = (
-    ((33, 133), (246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155), RIGHT_IRIS),
-    ((362, 263), (398, 384, 385, 386, 387, 388, 466), (382, 381, 380, 374, 373, 390, 249), LEFT_IRIS),
+    (*(part[0].tolist() for part in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS)), RIGHT_IRIS),
+    (*(part[1, ::-1].tolist() for part in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS)), LEFT_IRIS),
 )
 MOUTH_INSIDE = (-0.7, -1.1, -1.1)  # its colour before `tanh`: a dark red
 MOUTH_BLEND = 8.0  # of a mouth's inside: it begins as paint
 # Inner corners of the lips in an upright picture, from left to right, and between them upper and lower lip.
-MOUTH = ((78, 308), (80, 81, 82, 13, 312, 311, 310), (88, 178, 87, 14, 317, 402, 318))
+MOUTH = ([78, 308], UPPER_LIPS[1:-1].tolist(), LOWER_LIPS[1:-1].tolist())
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class AvatarEncoder(nn.Module):
         return AvatarCode(read, self.map_head(x32), torch.sigmoid(self.alpha_head(self.up64(self.alpha_mix(x64)))))
 
 
-def _rows(landmarks: tuple[int, ...] | list[int]) -> Tensor:
+def _rows(landmarks: list[int]) -> Tensor:
     """(n, K): a product with the network points picks these landmarks."""
     return nn.functional.one_hot(torch.tensor([MESH.index(i) for i in landmarks]), POINTS).float()
 

@@ -3,15 +3,13 @@
 import os
 from fractions import Fraction
 
-import cv2
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load, load_file, save_file
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.pose.head import face_template
-from mobile_bilayer.pose.track import Track, TrackFrame, neutral_frame
+from mobile_bilayer.pose.track import Track, TrackFrame
 
 RATE = Fraction(30000, 1001)
 
@@ -228,41 +226,3 @@ def test_no_damaged_byte_of_the_header_raises_another_error(tmp_path):
 def test_the_file_is_plain_safetensors(tmp_path):
     make_track().save(tmp_path / "a.track")
     assert load((tmp_path / "a.track").read_bytes())["landmarks"].dtype == np.int16
-
-
-def face(yaw_degrees: float = 0, parted: float = 0, shut: float = 0) -> np.ndarray:
-    """The mean face, turned, with lips `parted` (of the eyes' distance) and lids `shut` (0 to 1), in pixels."""
-    points = face_template().points.astype(np.float64)
-    middle = points[[13, 14]].mean(0)
-    points[13], points[14] = middle - [0, parted / 2, 0], middle + [0, parted / 2, 0]
-    for upper, lower in [(159, 145), (386, 374)]:
-        points[upper] += shut * (points[lower] - points[upper])
-    turn, _ = cv2.Rodrigues(np.array([0, np.radians(yaw_degrees), 0]))
-    return (points @ turn.T * 100 + [320, 240, 0]).astype(np.float32)
-
-
-def track_of(faces: list[np.ndarray], found: list[bool] | None = None) -> Track:
-    count = len(faces)
-    known = np.ones(count, bool) if found is None else np.array(found)
-    return Track(np.stack(faces), np.arange(count) / 25, known, Fraction(25), 640, 480)
-
-
-def test_the_neutral_frame_looks_ahead_with_lips_closed_and_eyes_open():
-    turned, talking, blinking = [face(25), face(-12)], [face(2, parted=0.3)], [face(1, shut=1), face(3, shut=0.6)]
-    assert neutral_frame(track_of([*turned, *talking, *blinking, face(2), face(10, parted=0.2)])) == 5
-
-
-def test_the_neutral_frame_is_relative_to_lips_that_never_close():
-    faces = [face(20, parted=0.15), face(0, parted=0.5), face(0, parted=0.4), face(2, parted=0.17), face(8, parted=0.2)]
-    assert neutral_frame(track_of(faces)) == 3
-
-
-def test_a_frame_without_a_face_is_never_neutral():
-    faces = [face(), face(15), face(30)]
-    assert neutral_frame(track_of(faces, [False, True, True])) == 1
-    with pytest.raises(MobileBilayerError, match="no frame in which a face was found"):
-        neutral_frame(track_of(faces, [False, False, False]))
-
-
-def test_the_neutral_frame_of_a_single_frame_is_that_frame():
-    assert neutral_frame(track_of([face(40, parted=0.5, shut=1)])) == 0
