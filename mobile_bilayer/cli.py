@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mobile_bilayer.errors import MobileBilayerError
+
+if TYPE_CHECKING:
+    from mobile_bilayer.student.network import StudentConfig
 
 app = typer.Typer(
     name="mobile-bilayer",
@@ -193,21 +196,21 @@ def student(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
-    size: Annotated[str, typer.Option(help="Shape of the student.")] = "S",
-    start: Annotated[Path | None, typer.Option("--from", help="Begin with these weights instead of random ones.")] = None,
+    size: Annotated[str, typer.Option(help="XS, S or M.")] = "S",
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Begin with these weights, of any size, instead of random ones.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.", show_default=False)] = None,
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
 ) -> None:
     """Train a student on pairs of frames. Ctrl-C is safe: the same command continues."""
-    from mobile_bilayer.student.network import SIZES
-
-    if size not in SIZES:
-        raise MobileBilayerError(f"There is no student of size {size!r}. Choose one of {', '.join(SIZES)}.")
     with _extra("train"):
         from mobile_bilayer.training.student import TrainingConfig, train_student
 
+    training = TrainingConfig(seed=seed) if rate is None else TrainingConfig(seed=seed, learning_rate=rate)
     path = train_student(
-        prepared, output, SIZES[size], TrainingConfig(seed=seed), steps=steps, minutes=minutes, start=start, workers=workers
+        prepared, output, _size(size), training, steps=steps, minutes=minutes, start=start, workers=workers
     )
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
@@ -284,6 +287,50 @@ def teacher(
     )
     if path is not None:
         out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:  mobile-bilayer distill prepared/ -o runs/xs --size XS --minutes 60  ·  "
+    "mobile-bilayer distill prepared/ -o runs/m --size M --teacher runs/teacher/teacher.safetensors --minutes 120"
+)
+def distill(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of labels, checkpoint, weights, log and sheets; continued if it is there.")],
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
+    size: Annotated[str, typer.Option(help="XS, S or M.")] = "S",
+    teacher: Annotated[
+        Path | None, typer.Option(help="A teacher's weights, or a larger student's. Default: the shipped teacher.", show_default=False)
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="A student's weights to begin with, of any size. Default: the shipped one.", show_default=False),
+    ] = None,
+    labels: Annotated[int, typer.Option(help="Pairs of different people that the teacher renders before.")] = 400,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of pairs and labels.")] = 0,
+) -> None:
+    """Teach a student with a teacher, beside real pairs. Ctrl-C is safe: the same command continues where it stopped."""
+    with _extra("train"):
+        from mobile_bilayer.training.distill import distill
+
+    with _progress() as on_progress:
+        path = distill(
+            prepared,
+            output,
+            _size(size),
+            teacher=teacher,
+            start=start,
+            labels=labels,
+            rate=rate,
+            steps=steps,
+            minutes=minutes,
+            workers=workers,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
 @app.command(epilog="Example:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle")
@@ -441,6 +488,14 @@ def import_teacher(
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+def _size(name: str) -> StudentConfig:
+    from mobile_bilayer.student.network import SIZES
+
+    if name not in SIZES:
+        raise MobileBilayerError(f"There is no student of size {name!r}. Choose one of {', '.join(SIZES)}.")
+    return SIZES[name]
 
 
 def _check_reports(json: Path | None, sheet: Path | None) -> None:

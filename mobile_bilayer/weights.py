@@ -54,6 +54,15 @@ def save_weights(network: nn.Module, path: Path, facts: dict[str, object], dtype
         ) from error
 
 
+def read_config(path: Path) -> dict[str, object]:
+    """The config that weights were saved with: it tells what kind they are."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {})["config"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise MobileBilayerError(f"{path} can't be read as weights ({error}). Give a file that training wrote.") from error
+
+
 def load_weights(
     path: Path, kind: str, writer: str, config_type: type[Config], make: Callable[[Config], Network]
 ) -> tuple[Network, dict[str, object]]:

@@ -271,6 +271,17 @@ def make_example(
     return out
 
 
+def crop_picture(clip: PreparedClip, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A frame as an avatar is made of it: RGB (256, 256, 3) uint8 of the head's crop, the same without the person, and
+    landmarks (478, 2) float32 in [-1, 1] of it.
+    """
+    rgb, alpha = clip.frame(index)
+    to_crop = np.eye(3)
+    to_crop[:2] = head_crop(clip.landmarks[index]).matrix(IMAGE_PX)
+    behind = fill_behind(rgb, cv2.resize(alpha, (SIDE_PX, SIDE_PX)).astype(np.float32) / 255)
+    return _warp(rgb, to_crop), _warp(behind, to_crop), _apply(to_crop, clip.landmarks[index][:, :2])
+
+
 _AT = {landmark: place for place, landmark in enumerate(MESH)}
 _PARTS = [[_AT[i] for i in part] for part in (LIPS, RIGHT_EYE, LEFT_EYE)]
 

@@ -31,7 +31,7 @@ EYES = (
     (*(part[0].tolist() for part in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS)), RIGHT_IRIS),
     (*(part[1, ::-1].tolist() for part in (EYE_CORNERS, UPPER_LIDS, LOWER_LIDS)), LEFT_IRIS),
 )
-MOUTH_INSIDE = (-0.7, -1.1, -1.1)  # its colour before `tanh`: a dark red
+MOUTH_INSIDE = (-0.7, -1.1, -1.1)  # its colour before `tanh` and before training: a dark red
 MOUTH_BLEND = 8.0  # of a mouth's inside: it begins as paint
 # Inner corners of the lips in an upright picture, from left to right, and between them upper and lower lip.
 MOUTH = ([78, 308], UPPER_LIPS[1:-1].tolist(), LOWER_LIPS[1:-1].tolist())
@@ -41,12 +41,12 @@ MOUTH = ([78, 308], UPPER_LIPS[1:-1].tolist(), LOWER_LIPS[1:-1].tolist())
 class StudentConfig:
     """Shape of a student. Widths are channels at 64, 32, 16 and 8 pixels."""
 
-    frame_widths: tuple[int, int, int, int] = (16, 32, 64, 80)
+    frame_widths: tuple[int, int, int, int] = (16, 32, 64, 64)
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     features: int = 24  # read from the source at each landmark
     codes: int = 12  # learned for each landmark, splatted at 32 px
     fine_codes: int = 4  # learned for each landmark, splatted at 64 px
-    paint_width: int = 12  # channels at 128 px, where lf is painted
+    paint_width: int = 0  # channels at 128 px, where lf is painted; 0: at 64 px, four pixels at once, at half the cost
     sigma_narrow: float = 0.06  # of the prior flow, in [-1, 1] units
     sigma_wide: float = 0.25
     sigma_sharp: float = 0.04  # of what the two miss at lips, eyes and brows
@@ -64,13 +64,12 @@ class StudentConfig:
         object.__setattr__(self, "frame_widths", tuple(self.frame_widths))
         object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
 
-    def takes_weights_of(self, other: StudentConfig) -> bool:
-        """Whether it has the shape of `other`: in the prior's numbers, which have no weights, they may differ."""
-        learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
-        return all(getattr(self, name) == getattr(other, name) for name in learned)
 
-
-SIZES = {"S": StudentConfig(sigma_lid=0.025, sigma_mouth=0.025)}
+SIZES = {
+    "XS": StudentConfig((8, 16, 32, 48), fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025),
+    "S": StudentConfig(sigma_lid=0.025, sigma_mouth=0.025),
+    "M": StudentConfig((24, 56, 104, 128), fine_codes=8, sigma_lid=0.025, sigma_mouth=0.025),
+}
 
 
 class AvatarCode(NamedTuple):
@@ -251,9 +250,17 @@ class Mouth(nn.Module):
         of_column = torch.eye(count).repeat(len(self.across), 1)
         for name, matrix in (("rows", torch.cat([width, down - up])), ("filling", filling), ("of_column", of_column)):
             self.register_buffer(name, matrix[None], persistent=False)
+        # Learned: teeth are brightest below the upper lip's middle.
+        self.colours = nn.Parameter(torch.tensor(MOUTH_INSIDE).repeat(1, len(filling), 1))
 
-    def forward(self, source: Tensor, driving: Tensor, centres: Tensor) -> Tensor:
-        """source, driving (B, K, 2); returns (B, 1, S, S), some 0..1, at the S `centres`."""
+    def _load_from_state_dict(self, state: dict, prefix: str, *args: object) -> None:
+        state.setdefault(prefix + "colours", self.colours.detach())  # weights from before it was learned
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def forward(self, source: Tensor, driving: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """source, driving (B, K, 2). Returns, at the S `centres`, how much is a mouth's inside (B, 1, S, S), some 0..1, and
+        its colours times that (B, 3, S, S).
+        """
         batch, count = len(driving), self.of_column.shape[2]
 
         def spanned(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,7 +273,9 @@ class Mouth(nn.Module):
         before = torch.clamp(before, 0.0, 10.0)
         new = torch.clamp((height - 2.0 * before - self.least) * (1.0 / (self.full - self.least)), 0.0, 1.0)
         weights = torch.bmm(_of_batch(self.of_column, batch), area * new * self.share)
-        return splat(weights, *gaussians(torch.bmm(_of_batch(self.filling, batch), driving), centres, self.precision))
+        points = torch.bmm(_of_batch(self.filling, batch), driving)
+        filled = splat(torch.cat([weights, weights * self.colours], 2), *gaussians(points, centres, self.precision))
+        return filled[:, :1], filled[:, 1:]
 
 
 def _squares(x: Tensor) -> Tensor:
@@ -280,7 +289,6 @@ class FrameTrunk(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         w64, w32, w16, w8 = config.frame_widths
-        self.read32 = nn.Conv2d(config.features + 3 + config.codes + 3, w32, 1)
         self.stem = conv(config.fine_codes + 3 + 1 + 3, w64)
         self.enc32, self.enc16, self.enc8 = conv(w64, w32, 2), conv(w32, w16, 2), conv(w16, w8, 2)
         self.mid8, self.mid16, self.mid32 = Residual(w8), Residual(w16), Residual(w32)
@@ -289,9 +297,9 @@ class FrameTrunk(nn.Module):
         self.dec64 = conv(w64, w64)
 
     def forward(self, fine: Tensor, coarse: Tensor, map_features: Tensor) -> Tensor:
-        """fine (B, .., 64, 64), coarse (B, .., 32, 32), map_features (B, w32, 32, 32); returns (B, w64, 64, 64)."""
+        """fine (B, .., 64, 64), coarse and map_features (B, w32, 32, 32); returns (B, w64, 64, 64)."""
         x64 = self.stem(fine)
-        x32 = torch.relu(self.enc32(x64) + self.read32(coarse) + map_features)
+        x32 = torch.relu(self.enc32(x64) + coarse + map_features)
         x16 = self.enc16(x32)
         x16 = self.mid16(x16 + self.up8(self.to16(self.mid8(self.enc8(x16)))))
         x32 = self.mid32(x32 + self.up16(self.to32(x16)))
@@ -304,7 +312,7 @@ class FrameNetwork(nn.Module):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        w64 = config.frame_widths[0]
+        w64, w32, _, _ = config.frame_widths
         self.codes = nn.Parameter(0.5 * torch.randn(1, POINTS, config.codes))
         self.fine_codes = nn.Parameter(0.5 * torch.randn(1, POINTS, config.fine_codes))
         self.log_sigma = nn.Parameter(torch.full((POINTS, 1), math.log(0.07)))
@@ -318,17 +326,26 @@ class FrameNetwork(nn.Module):
             self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
         if config.sigma_mouth:
             self.mouth = Mouth(config.sigma_mouth)
-            self.register_buffer("inside", torch.tensor(MOUTH_INSIDE).reshape(1, 3, 1, 1), persistent=False)
+        self.read32 = nn.Linear(config.features + 3 + config.codes + 3, w32)
         self.trunk = FrameTrunk(config)
         self.up32, self.up64 = Upsample(32), Upsample(64)
-        self.heads = nn.Conv2d(w64, 4, 3, padding=1)  # flow x, flow y, blend, mask
-        self.paint_mix = mix(w64, config.paint_width)
-        self.paint = nn.Conv2d(config.paint_width, 3, 3, padding=1)
+        # Flow x, flow y, blend, mask; and the paint's colours of four pixels, unless it is painted at 128 px.
+        self.heads = nn.Conv2d(w64, 4 if config.paint_width else 16, 3, padding=1)
         nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.paint.weight)
+        nn.init.zeros_(self.heads.bias)
         with torch.no_grad():  # start as the warp: no correction, 2 % of paint, everything the person
-            self.heads.bias.copy_(torch.tensor([0.0, 0.0, -3.9, 4.0]))
-            self.paint.bias.zero_()
+            self.heads.bias[:4] = torch.tensor([0.0, 0.0, -3.9, 4.0])
+        if config.paint_width:
+            self.paint_mix = mix(w64, config.paint_width)
+            self.paint = nn.Conv2d(config.paint_width, 3, 3, padding=1)
+            nn.init.zeros_(self.paint.weight)
+            nn.init.zeros_(self.paint.bias)
+
+    def _load_from_state_dict(self, state: dict, prefix: str, *args: object) -> None:
+        for name in ("weight", "bias"):  # of weights from when what was splatted was read, as a 1x1 convolution
+            if (before := f"{prefix}trunk.read32.{name}") in state:
+                state[f"{prefix}read32.{name}"] = state.pop(before).reshape_as(getattr(self.read32, name))
+        super()._load_from_state_dict(state, prefix, *args)
 
     def prior(self, source: Tensor, driving: Tensor) -> Tensor:
         """(B, 3, 64, 64): flow of the landmarks alone (xy), and how near the face is (0..1).
@@ -382,9 +399,11 @@ class FrameNetwork(nn.Module):
         ones = _of_batch(self.ones, batch)
         colours = landmark_features[:, :, config.features :]
 
+        # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
         coarse = torch.cat([landmark_features, _of_batch(self.codes, batch), moved, ones], 2)
+        coarse = torch.cat([nn.functional.linear(coarse, self.read32.weight), ones], 2)
         coarse = splat(coarse, *gaussians(driving, self.centres32, 0.5 * torch.exp(-2.0 * self.log_sigma)))
-        coarse = coarse / (coarse[:, -1:] + 0.1)
+        coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
         fine = torch.cat([_of_batch(self.fine_codes, batch), colours, ones], 2)
         fine = splat(fine, *gaussians(driving, self.centres64, 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
@@ -392,8 +411,8 @@ class FrameNetwork(nn.Module):
         x64 = self.trunk(torch.cat([fine, prior], 1), coarse, map_features)
         colours = fine[:, config.fine_codes : -1]
         if config.sigma_mouth:
-            mouth = self.mouth(source, driving, self.centres64)
-            prior, colours = torch.cat([prior, mouth], 1), colours + mouth * (self.inside - colours)
+            mouth, inside = self.mouth(source, driving, self.centres64)
+            prior, colours = torch.cat([prior, mouth], 1), colours - mouth * colours + inside
         return x64, prior, colours
 
     def paint_from(self, x64: Tensor, prior: Tensor, colours: Tensor) -> tuple[Layers, Tensor]:
@@ -404,8 +423,11 @@ class FrameNetwork(nn.Module):
         if self.config.sigma_mouth:
             blend = blend + MOUTH_BLEND * prior[:, 3:]
         blend = torch.sigmoid(blend)
-        start = self.up64(colours)
-        paint = torch.tanh(start + self.paint(torch.relu(self.up64(self.paint_mix(x64)))))
+        if self.config.paint_width:
+            paint = self.paint(torch.relu(self.up64(self.paint_mix(x64))))
+        else:
+            paint = nn.functional.pixel_shuffle(heads[:, 4:], 2)
+        paint = torch.tanh(self.up64(colours) + paint)
         return Layers(torch.cat([flow, 1.0 - blend, mask], 1), self.up64(blend) * paint), paint
 
 

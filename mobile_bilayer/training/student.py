@@ -1,4 +1,4 @@
-"""Train a student on prepared clips: pairs of frames of one person."""
+"""Train a student on prepared clips: pairs of frames of one person, and what a teacher makes of other pairs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from mobile_bilayer.dataset.pairs import (
 )
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import Lpips
-from mobile_bilayer.student.network import Student, StudentConfig
+from mobile_bilayer.student.network import Student, StudentConfig, landmark_warp
+from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
+from mobile_bilayer.training.labels import Labels
 from mobile_bilayer.training.run import (
     Budget,
     Log,
@@ -42,6 +44,9 @@ from mobile_bilayer.training.run import (
     split,
     write_checkpoint,
 )
+
+LOSSES = ("paint", "l1", "lpips", "mask", "alpha")
+LABEL_LOSSES = ("label_l1", "label_lpips", "label_layers", "label_steady")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class TrainingConfig:
     alpha: float = 0.1  # binary cross-entropy of the person's mask, in source and target
     mouth_and_eyes: float = 8.0  # weight of their pixels; 1 elsewhere
     lpips_px: int = 128  # LPIPS looks at a random window of this side
+    labelled: int = 1  # sources of a step that the teacher has labelled, if there are labels, beside the others
+    labels: float = 0.5  # weight of their losses; the three below are parts of it
+    layers: float = 0.5  # L1 of the layers, the flow's in tenths of the frame
+    steady: float = 2.0  # L1 of a frame a little later and the first one warped as the landmarks say, on the person
     frozen_norm: float = 0.2  # last share of the run, with fixed batch norm, as at inference
     held_out: int = 8  # identities kept for validation
     seed: int = 0
@@ -124,6 +133,33 @@ def losses(
     }
 
 
+def label_losses(
+    student: nn.Module, batch: dict[str, Tensor], lpips: Lpips, config: TrainingConfig, corner: tuple[int, int]
+) -> dict[str, Tensor]:
+    """The same for a batch of `Labels`: against the teacher's image and its layers, and from one moment to the next."""
+    layers, _, _ = student(batch["image"], batch["source_points"], batch["points"].flatten(0, 1))
+    twice = [(batch[name] * 2 - 1).repeat_interleave(2, 0) for name in ("image", "background")]
+    out = composite(*twice, layers)
+    out, later = out[0::2], out[1::2]
+    target = batch["target"] * 2 - 1
+    weight = 1 + (batch["weight"] - 1) * ((config.mouth_and_eyes - 1) / 8)
+    top, left = corner
+    window = (..., slice(top, top + config.lpips_px), slice(left, left + config.lpips_px))
+    flow, gate, mask = (layers.a[0::2] - batch["a"]).abs().split((2, 1, 1), 1)
+    # Where nothing of the texture is seen, its flow says nothing.
+    seen = batch["a"][:, 2:3] * batch["a"][:, 3:4]
+    warped = landmark_warp(out.detach(), *batch["points"].unbind(1))
+    person = F.interpolate((layers.a[0::2, 3:4] * layers.a[1::2, 3:4]).detach(), size=out.shape[-1]) > 0.9
+    terms = {
+        "label_l1": config.l1 * (weight * (out - target).abs()).sum() / weight.sum() / 3,
+        "label_lpips": config.lpips * lpips(out[window], target[window], weight[window]).mean(),
+        "label_layers": config.layers
+        * (5 * (seen * flow).mean() + gate.mean() + mask.mean() + (layers.b[0::2] - batch["b"]).abs().mean()),
+        "label_steady": config.steady * (person * (later - warped).abs()).sum() / person.sum().clamp(min=1) / 3,
+    }
+    return {name: config.labels * term for name, term in terms.items()}
+
+
 @torch.no_grad()
 def validate(student: Student, batch: dict[str, Tensor], lpips: Lpips) -> tuple[dict[str, float], np.ndarray]:
     """L1 (of [0, 1]), the same in mouth and eyes, LPIPS; and a sheet: source, target, render, error."""
@@ -156,6 +192,7 @@ def train_student(
     steps: int | None = None,
     minutes: float | None = None,
     start: Path | None = None,
+    labels: Labels | None = None,
     workers: int = 1,
     save_every_s: float = 300,
 ) -> Path:
@@ -163,7 +200,7 @@ def train_student(
 
     `out` gets checkpoint.pt (to resume), student.safetensors (averaged weights), log.csv and sheets. The
     learning rate follows whichever of the two limits is nearer. `start` names weights to begin with instead of
-    random ones; a checkpoint in `out` comes first.
+    random ones, of any size; a checkpoint in `out` comes first. `labels` are a teacher's, to be learned beside the pairs.
     """
     budget = Budget(steps, minutes)
     torch.set_flush_denormal(True)
@@ -173,14 +210,11 @@ def train_student(
     out.mkdir(parents=True, exist_ok=True)
     student, lpips = Student(config), fabric.to_device(Lpips())
     if start is not None:
-        begun, _ = load_student(start)
-        if not config.takes_weights_of(begun.config):
-            raise MobileBilayerError(f"{start} holds a student of another shape. Train the shape it has, or start afresh.")
-        student.load_state_dict(begun.state_dict())
+        student.load_state_dict(resized(load_student(start)[0], config).state_dict())
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
-    decayed = [p for n, p in student.named_parameters() if p.ndim > 1 and "codes" not in n and "sigma" not in n]
+    decayed = [p for n, p in student.named_parameters() if p.ndim > 1 and not any(word in n for word in ("codes", "sigma", "colours"))]
     chosen = {id(p) for p in decayed}
     optimizer = torch.optim.AdamW(
         [
@@ -222,6 +256,7 @@ def train_student(
             "clips": len(clips),
             "identities": len({c.identity for c in clips}),
             "training": asdict(training),
+            "labels": len(labels) if labels is not None else 0,
             "validation": metrics,
         }
         save_student(average.module, out / "student.safetensors", facts)
@@ -230,7 +265,8 @@ def train_student(
         log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
         bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
-    means: dict[str, float] = {f"loss_{name}": 0.0 for name in ("paint", "l1", "lpips", "mask", "alpha")}
+    names = LOSSES if labels is None else LOSSES + LABEL_LOSSES
+    means = {f"loss_{name}": 0.0 for name in names}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
     with Progress(*columns) as bar, interrupts() as asked:
         task = bar.add_task("Training", total=1.0, completed=budget.done)
@@ -253,6 +289,9 @@ def train_student(
             corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
             layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
             terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
+            if labels is not None:
+                chosen = rng.integers(len(labels), size=training.labelled)
+                terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)

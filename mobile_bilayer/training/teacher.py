@@ -19,7 +19,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from safetensors import SafetensorError, safe_open
 from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -42,7 +41,7 @@ from mobile_bilayer.dataset.pairs import (
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import VGG19, VGGFACE, Lpips, Vgg
 from mobile_bilayer.pose.stickman import draw_keypoints_stickman
-from mobile_bilayer.student.network import landmark_warp
+from mobile_bilayer.student.network import StudentConfig, landmark_warp
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.teacher.blocks import warp
 from mobile_bilayer.teacher.config import TeacherConfig
@@ -69,6 +68,7 @@ from mobile_bilayer.training.run import (
     split,
     write_checkpoint,
 )
+from mobile_bilayer.weights import read_config
 
 MOST_LOST = 20  # steps on end without a finite gradient
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -375,22 +375,23 @@ def plain_copy(teacher: nn.Module) -> nn.Module:
     return copied.to(next(teacher.parameters()).device).eval()
 
 
+def with_coarse_of(config: TeacherConfig, start: Path) -> TeacherConfig:
+    """`config`, with a coarse stage of the shape that the weights of `start`, a student's or a teacher's, have."""
+    found = read_config(start)
+    shape = found if "frame_widths" in found else found.get("coarse")
+    if config.coarse is None or shape is None:
+        return config
+    shape = (load_student if shape is found else load_teacher)(start)[0].config
+    return replace(config, coarse=shape if isinstance(shape, StudentConfig) else shape.coarse)
+
+
 def start_from(teacher: LandmarkTeacher | Teacher, path: Path) -> None:
     """Take a teacher's weights, or a student's for the coarse stage."""
-    try:
-        with safe_open(path, "pt") as file:
-            of_student = "frame_widths" in json.loads((file.metadata() or {}).get("config", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise MobileBilayerError(f"{path} can't be read as weights ({error}). Give a file that training wrote.") from error
+    of_student = "frame_widths" in read_config(path)
     begun = (load_student if of_student else load_teacher)(path)[0]
-    if of_student:
-        fits = teacher.config.coarse is not None and teacher.config.coarse.takes_weights_of(begun.config)
-    else:
-        got = replace(begun.config, enhancer_steps=0)  # an enhancer is not trained
-        if got.coarse and teacher.config.coarse and teacher.config.coarse.takes_weights_of(got.coarse):
-            got = replace(got, coarse=teacher.config.coarse)
-        fits = got == teacher.config
-    if not fits:
+    wanted = teacher.config.coarse if of_student else teacher.config
+    got = begun.config if of_student else replace(begun.config, enhancer_steps=0)  # an enhancer is not trained
+    if got != wanted:
         raise MobileBilayerError(f"{path} holds weights of another shape. Train the shape they have, or start afresh.")
     weights = {name: value for name, value in begun.state_dict().items() if not name.startswith("texture_enhancer.")}
     (teacher.coarse if of_student else teacher).load_state_dict(weights)
@@ -503,6 +504,8 @@ def train_teacher(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MobileBilayerError(f"The folder {out} can't be made ({error}). Choose another --output.") from error
+    if start is not None:
+        config = with_coarse_of(config, start)
     # What a checkpoint must agree with, or the steps would not be the same.
     settings = {"config": asdict(config), "training": asdict(training), "augmentation": asdict(augmentation or Augmentation())}
     checkpoint = out / "checkpoint.pt"

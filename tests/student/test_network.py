@@ -11,7 +11,16 @@ from mobile_bilayer.compositing import composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS, face_template, network_points
 from mobile_bilayer.pose.landmarks import MESH
-from mobile_bilayer.student.network import EYES, MOUTH, SIZES, FrameNetwork, Student, StudentConfig, landmark_warp
+from mobile_bilayer.student.network import (
+    EYES,
+    MOUTH,
+    MOUTH_INSIDE,
+    SIZES,
+    FrameNetwork,
+    Student,
+    StudentConfig,
+    landmark_warp,
+)
 
 GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
 
@@ -121,7 +130,8 @@ def test_a_mouth_that_opens_is_painted_up_to_the_lips(height, lean):
     turn = torch.tensor([[math.cos(lean), math.sin(lean)], [-math.sin(lean), math.cos(lean)]])
     source, driving = template_face() @ turn, template_face(mouth=height) @ turn
     student = FrameNetwork(SIZES["S"])
-    inside = student.mouth(source, driving, student.centres64)
+    inside, colours = student.mouth(source, driving, student.centres64)
+    torch.testing.assert_close(colours, inside * torch.tensor(MOUTH_INSIDE).reshape(1, 3, 1, 1))  # until it has learned
     upper, lower = (driving[0, MESH.index(lip[3])] for lip in MOUTH[1:])
 
     def at(share: float) -> float:  # 0 on the upper lip, 1 on the lower one
@@ -145,13 +155,8 @@ def test_a_mouth_that_the_source_shows_open_is_warped_and_not_painted():
     student = FrameNetwork(SIZES["S"])
     for source, driving in ((0.0, 0.0), (0.4, 0.4), (0.4, 0.8), (0.4, 0.0)):
         source, driving = template_face(mouth=source), template_face(mouth=driving)
-        assert (student.mouth(source, driving, student.centres64) == 0).all()
-
-
-def test_weights_fit_whatever_the_prior_is():
-    assert SIZES["S"].takes_weights_of(StudentConfig()) and StudentConfig().takes_weights_of(SIZES["S"])
-    assert not SIZES["S"].takes_weights_of(StudentConfig(codes=11))
-    Student(SIZES["S"]).load_state_dict(Student(StudentConfig()).state_dict())
+        share, colours = student.mouth(source, driving, student.centres64)
+        assert (share == 0).all() and (colours == 0).all()
 
 
 def test_far_from_the_face_the_prior_flow_falls_to_zero(student):
@@ -166,7 +171,7 @@ def test_outputs_have_their_shapes_and_ranges():
     torch.manual_seed(1)
     student = Student(StudentConfig()).eval()
     with torch.no_grad():  # as if trained badly: heads far from their start
-        for layer in (student.frame.heads, student.frame.paint, student.encoder.alpha_head):
+        for layer in (student.frame.heads, student.encoder.alpha_head):
             layer.weight.normal_(std=3)
         layers, paint, code = student(picture(2), face(2), face(6, seed=1))
     assert code.landmark_features.shape == (2, POINTS, 24 + 3)
@@ -188,14 +193,26 @@ def test_the_last_features_at_a_landmark_are_the_sources_colours(student):
     torch.testing.assert_close(code.landmark_features[..., -3:], want, rtol=0, atol=1e-3)
 
 
-def test_a_frame_costs_at_most_a_tenth_of_a_billion_multiplications(student, monkeypatch):
+@pytest.mark.parametrize(("size", "most"), [("XS", 0.04e9), ("S", 0.10e9), ("M", 0.25e9)])
+def test_a_frame_costs_at_most_what_its_size_allows(size, most, monkeypatch):
     # As exported: bilinear upsampling is an operator there, not a matrix product.
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    features, maps = torch.zeros(1, POINTS, 27), torch.zeros(1, 32, 32, 32)
+    frame = FrameNetwork(SIZES[size])
+    features, maps = torch.zeros(1, POINTS, 27), torch.zeros(1, frame.config.frame_widths[1], 32, 32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        student.frame(features, maps, face(1), face(1, seed=1))
+        frame(features, maps, face(1), face(1, seed=1))
     macs = counter.get_total_flops() / 2
-    assert 0.05e9 < macs <= 0.10e9
+    assert 0.8 * most < macs <= most
+
+
+def test_a_face_painted_at_128_pixels_starts_as_one_painted_at_64():
+    pictures = []
+    for paint_width in (0, 5):
+        torch.manual_seed(0)
+        student = Student(StudentConfig(paint_width=paint_width)).eval()
+        pictures.append(frame_of(student, picture(1), face(1), face(1, seed=1)))
+    for ours, theirs in zip(*pictures, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_the_frame_network_is_small():

@@ -1,6 +1,7 @@
 """Student weights out and in."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import load_student, save_student
 
@@ -124,3 +126,25 @@ def test_weights_that_are_not_finite_are_not_saved(student, saved):
 def test_a_folder_that_is_not_there_is_named(student, tmp_path):
     with pytest.raises(MobileBilayerError, match="nowhere"):
         save_student(student, tmp_path / "nowhere" / "student.safetensors", {})
+
+
+def test_weights_from_before_render_the_same(tmp_path):
+    """When what was splatted was read in the trunk, by a 1x1 convolution, and a mouth's inside had one colour."""
+    config = replace(TINY, sigma_mouth=0.025)
+    torch.manual_seed(0)
+    student = Student(config).eval()
+    path = tmp_path / "student.safetensors"
+    save_student(student, path, {})
+
+    def as_before(tensors, _):
+        tensors["frame.trunk.read32.weight"] = tensors.pop("frame.read32.weight")[:, :, None, None]
+        tensors["frame.trunk.read32.bias"] = tensors.pop("frame.read32.bias")
+        assert tensors.pop("frame.mouth.colours").shape[-1] == 3
+
+    image, points = torch.rand(1, 3, 256, 256), torch.rand(1, POINTS, 2) - 0.5
+    now, _ = load_student(path)
+    rewrite(path, as_before)
+    before, _ = load_student(path)
+    with torch.no_grad():
+        for ours, theirs in zip(now(image, points, 0.9 * points)[0], before(image, points, 0.9 * points)[0], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)

@@ -117,8 +117,17 @@ def test_training_can_begin_with_given_weights(prepared, tmp_path):
     start = train(prepared, tmp_path / "first", steps=2)
     train(prepared, tmp_path / "second", steps=1, start=start)
     assert log(tmp_path / "second")[0]["l1"] == pytest.approx(log(tmp_path / "first")[1]["l1"], abs=2e-4)
-    with pytest.raises(MobileBilayerError, match="another shape"):
+    with pytest.raises(MobileBilayerError, match="codes can't change"):
         train(prepared, tmp_path / "third", 1, replace(TINY, codes=5), start=start)
+
+
+@needs_weights
+def test_training_can_begin_with_a_narrower_student(prepared, tmp_path):
+    start = train(prepared, tmp_path / "first", steps=2)
+    wide = replace(TINY, frame_widths=(5, 6, 9, 8))
+    path = train(prepared, tmp_path / "second", 1, wide, start=start)
+    assert log(tmp_path / "second")[0]["l1"] == pytest.approx(log(tmp_path / "first")[1]["l1"], abs=2e-4)
+    assert load_student(path)[0].config == wide
 
 
 def test_training_needs_an_end(prepared, tmp_path):

@@ -1,0 +1,85 @@
+"""A student of another size that starts with what one has learned, instead of with nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.student.network import Student, StudentConfig
+
+# What each layer writes and reads: channels at 64, 32, 16 and 8 px, or what is splatted at 64 px.
+LAYERS = {
+    "frame.fine_codes": (None, "codes"),
+    "encoder.map_head": ("32", None),
+    "frame.read32": ("32", None),
+    "frame.trunk.stem": ("64", "splatted"),
+    "frame.trunk.enc32": ("32", "64"),
+    "frame.trunk.enc16": ("16", "32"),
+    "frame.trunk.enc8": ("8", "16"),
+    "frame.trunk.mid8": ("8", "8"),
+    "frame.trunk.mid16": ("16", "16"),
+    "frame.trunk.mid32": ("32", "32"),
+    "frame.trunk.to16": ("16", "8"),
+    "frame.trunk.to32": ("32", "16"),
+    "frame.trunk.to64": ("64", "32"),
+    "frame.trunk.dec64": ("64", "64"),
+    "frame.heads": (None, "64"),
+    "frame.paint_mix": (None, "64"),
+}
+
+
+@torch.no_grad()
+def resized(student: Student, config: StudentConfig) -> Student:
+    """A student of the shape `config`.
+
+    A wider one renders what `student` does: what is new is read by what is new alone, until it has learned something.
+    A narrower one keeps the channels that are read most, and must be trained to render anything.
+
+    Raises MobileBilayerError when more than frame_widths and fine_codes differs.
+    """
+    other = [n for n in ("encoder_widths", "features", "codes", "paint_width") if getattr(student.config, n) != getattr(config, n)]
+    if other:
+        raise MobileBilayerError(
+            f"A student's {other[0]} can't change from {getattr(student.config, other[0])} to {getattr(config, other[0])}. "
+            "Only frame_widths and fine_codes can; train one of that shape from random weights."
+        )
+    new = Student(config).eval()
+    before, after = student.state_dict(), new.state_dict()
+    moves = _moves(student, config)
+    for name, value in after.items():
+        layer = next((layer for layer in LAYERS if name.startswith(layer + ".") or name == layer), None)
+        if layer is None or value.ndim == 0:
+            value.copy_(before[name])
+            continue
+        writes, reads = (moves.get(group) for group in LAYERS[layer])
+        if layer == "frame.fine_codes":
+            value[..., reads[1]] = before[name][..., reads[0]]
+        elif value.ndim < 2 or reads is None:
+            value[writes[1] if writes else ...] = before[name][writes[0] if writes else ...]
+        else:
+            rows = writes or (torch.arange(len(before[name])),) * 2
+            value[rows[1]] = 0
+            value[rows[1][:, None], reads[1]] = before[name][rows[0][:, None], reads[0]]
+    return new
+
+
+def _moves(student: Student, config: StudentConfig) -> dict[str, tuple[Tensor, Tensor]]:
+    """Of each group of channels: which are kept, and where they go."""
+    weights = student.state_dict()
+    moves = {}
+    for group, had, wanted in zip(("64", "32", "16", "8"), student.config.frame_widths, config.frame_widths, strict=True):
+        read = sum(
+            value.float().square().sum((0, *range(2, value.ndim)))
+            for layer, (_, reads) in LAYERS.items()
+            for name, value in weights.items()
+            if reads == group and name.startswith(layer + ".") and value.ndim > 1
+        )
+        kept = torch.argsort(read, descending=True)[: min(had, wanted)].sort().values
+        moves[group] = kept, torch.arange(len(kept))
+    had, wanted = student.config.fine_codes, config.fine_codes
+    kept = torch.arange(min(had, wanted))
+    rest = torch.arange(weights["frame.trunk.stem.0.weight"].shape[1] - had)
+    moves["codes"] = kept, kept
+    moves["splatted"] = torch.cat([kept, had + rest]), torch.cat([kept, wanted + rest])
+    return moves

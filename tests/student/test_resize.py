@@ -1,0 +1,79 @@
+"""A student of another size begins with what one has learned."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import POINTS
+from mobile_bilayer.student.network import Student, StudentConfig
+from mobile_bilayer.student.resize import LAYERS, resized
+
+SMALL = StudentConfig((6, 6, 8, 8), (12, 8, 8, 8), features=4, codes=4, fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025)
+WIDE = replace(SMALL, frame_widths=(9, 8, 12, 10), fine_codes=3)
+
+
+@pytest.fixture
+def student() -> Student:
+    """With norms and heads as after training: nothing is 0 or 1 any more."""
+    torch.manual_seed(0)
+    student = Student(SMALL).eval()
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5), module.bias.normal_()
+        student.frame.heads.weight.normal_(0, 0.3)
+    return student
+
+
+@torch.no_grad()
+def layers(student: Student) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(1, 3, 256, 256, generator=generator)
+    source = torch.rand(1, POINTS, 2, generator=generator) - 0.5
+    return list(student(image, source, source * 0.9)[0])
+
+
+def test_a_wider_student_renders_what_the_narrow_one_does(student):
+    wide = resized(student, WIDE)
+    assert wide.config == WIDE
+    for ours, theirs in zip(layers(wide), layers(student), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_new_in_a_wider_student_can_learn(student):
+    wide = resized(student, WIDE).train()
+    image, points = torch.rand(2, 3, 256, 256), torch.rand(2, POINTS, 2) - 0.5
+    out, _, _ = wide(image, points, points * 0.9)
+    (out.a.square().sum() + out.b.square().sum()).backward()
+    assert wide.frame.heads.weight.grad[:, 6:].abs().max() > 0  # what is read of the new channels
+
+
+def test_back_to_the_narrow_shape_nothing_is_lost_when_what_was_added_is_read_by_nobody(student):
+    again = resized(resized(student, WIDE), SMALL)
+    for ours, theirs in zip(layers(again), layers(student), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_narrower_student_keeps_what_is_read_most(student):
+    with torch.no_grad():
+        student.frame.heads.weight[:, 1] = student.frame.trunk.enc32[0].weight[:, 1] = 0
+        student.frame.trunk.dec64[0].weight[:, 1] = 0
+    narrow = resized(student, replace(SMALL, frame_widths=(5, 6, 8, 8)))
+    torch.testing.assert_close(narrow.frame.heads.weight, student.frame.heads.weight[:, [0, 2, 3, 4, 5]])
+    assert all(value.isfinite().all() for value in layers(narrow))
+
+
+def test_the_list_of_layers_names_all_whose_width_depends_on_the_size():
+    before, after = Student(SMALL).state_dict(), Student(WIDE).state_dict()
+    changed = {name for name in before if before[name].shape != after[name].shape}
+    assert changed and all(any(name == layer or name.startswith(layer + ".") for layer in LAYERS) for name in changed)
+
+
+@pytest.mark.parametrize("name", ["features", "codes", "paint_width"])
+def test_other_shapes_are_refused_by_name(student, name):
+    with pytest.raises(MobileBilayerError, match=rf"{name} can't change from \d+ to 5"):
+        resized(student, replace(SMALL, **{name: 5}))
