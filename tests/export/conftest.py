@@ -13,7 +13,13 @@ from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import load_student, save_student
 
 TINY = StudentConfig(
-    frame_widths=(8, 8, 8, 8), encoder_widths=(16, 8, 8, 8), features=5, codes=3, fine_codes=2, paint_width=4
+    frame_widths=(8, 8, 8, 8),
+    encoder_widths=(16, 8, 8, 8),
+    features=5,
+    codes=3,
+    fine_codes=2,
+    sigma_lid=0.025,
+    sigma_mouth=0.025,
 )
 
 

@@ -130,7 +130,7 @@ def test_a_mouth_that_opens_is_painted_up_to_the_lips(height, lean):
     turn = torch.tensor([[math.cos(lean), math.sin(lean)], [-math.sin(lean), math.cos(lean)]])
     source, driving = template_face() @ turn, template_face(mouth=height) @ turn
     student = FrameNetwork(SIZES["S"])
-    inside, colours = student.mouth(source, driving, student.centres64)
+    inside, colours = student.mouth(source, driving, torch.rand(1, POINTS, 3), student.centres64)
     torch.testing.assert_close(colours, inside * torch.tensor(MOUTH_INSIDE).reshape(1, 3, 1, 1))  # until it has learned
     upper, lower = (driving[0, MESH.index(lip[3])] for lip in MOUTH[1:])
 
@@ -151,11 +151,23 @@ def test_a_mouth_that_opens_is_painted_up_to_the_lips(height, lean):
     assert float(gate.max()) == pytest.approx(GATE, abs=1e-3)
 
 
+def test_a_mouths_inside_gets_as_much_light_as_the_lips():
+    student = FrameNetwork(SIZES["S"])
+    with torch.no_grad():
+        student.mouth.colours_of_lips.fill_(0.5)
+    source, driving = template_face(), template_face(mouth=0.5)
+    bright, dark = (
+        student.mouth(source, driving, torch.full((1, POINTS, 3), light), student.centres64)[1] for light in (0.8, -0.8)
+    )
+    share = student.mouth(source, driving, torch.zeros(1, POINTS, 3), student.centres64)[0]
+    torch.testing.assert_close(bright - dark, (0.5 * 1.6 * share).expand(-1, 3, -1, -1), atol=1e-4, rtol=1e-4)
+
+
 def test_a_mouth_that_the_source_shows_open_is_warped_and_not_painted():
     student = FrameNetwork(SIZES["S"])
     for source, driving in ((0.0, 0.0), (0.4, 0.4), (0.4, 0.8), (0.4, 0.0)):
         source, driving = template_face(mouth=source), template_face(mouth=driving)
-        share, colours = student.mouth(source, driving, student.centres64)
+        share, colours = student.mouth(source, driving, torch.rand(1, POINTS, 3), student.centres64)
         assert (share == 0).all() and (colours == 0).all()
 
 
