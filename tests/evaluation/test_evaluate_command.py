@@ -60,7 +60,9 @@ def test_the_table_fits_80_columns_and_says_what_the_report_says(run, tmp_path):
     pytest.importorskip("dlib", reason="knowing faces again needs mobile-bilayer[evaluation]")
     code, out, err = run("--targets 1 --json fidelity.json --report report.html --sheet sheet.png")
     assert (code, err) == (0, "")
-    assert "2 pairs of 2 clips, 2 people" in out and "fidelity.json\nreport.html: " in out and out.endswith("sheet.png\n")
+    assert (
+        "2 pairs of 2 clips, 2 people" in out and "fidelity.json\nreport.html: " in out and out.endswith("sheet.png\n")
+    )
     assert max(map(len, out.splitlines())) <= 80 and "…" not in out
     report = json.loads((tmp_path / "fidelity.json").read_text("utf-8"))
     assert list(report["methods"]) == ["static photo", "landmark warp", "S int8"]
