@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -409,7 +410,7 @@ def fidelity(
 def _print_fidelity(result: Fidelity) -> None:
     """Two tables, narrow, so that numbers stay whole on 80 columns: what is compared with real frames, and what moves."""
     from mobile_bilayer.evaluation.fidelity import REAL
-    from mobile_bilayer.evaluation.metrics import ARROWS, METRICS, STEADY_METRICS
+    from mobile_bilayer.evaluation.metrics import ARROWS, METRICS, PIXEL_METRICS, STEADY_METRICS
 
     def show(title: str, metrics: list[str], rows: dict[str, dict[str, float]], lost: dict[str, int], caption: str | None) -> None:
         table = Table("", title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -417,7 +418,9 @@ def _print_fidelity(result: Fidelity) -> None:
         for words, arrow in (arrows | ({"no face": "↓"} if lost else {})).items():
             table.add_column("\n".join([*words.split(), arrow]), justify="right", vertical="bottom", no_wrap=True)
         for name, row in rows.items():
-            numbers = (f"{row[k]:.{METRICS[k].digits}f}" if k in row else "–" for k in metrics)
+            # Where faces are lost there is no number; elsewhere NaN is a fault to be seen.
+            values = {k: row.get(k, nan) for k in metrics}
+            numbers = ("–" if isnan(v) and k not in PIXEL_METRICS else f"{v:.{METRICS[k].digits}f}" for k, v in values.items())
             table.add_row(name, *numbers, *([str(lost[name])] if lost else []))
         out.print(table)
 
