@@ -16,10 +16,11 @@ pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evalu
 pytest.importorskip("jinja2", reason="reports need mobile-bilayer[evaluation]")
 
 from mobile_bilayer.capture.images import AI_GENERATED, DIGITAL_SOURCE_TYPE
+from mobile_bilayer.evaluation import report
 from mobile_bilayer.evaluation.fidelity import evaluate_fidelity
 from mobile_bilayer.evaluation.report import Gallery, write_report
 
-NAMES = {"a": "anna", "b <script>alert(1)</script>": "ben"}
+NAMES = {"a": "anna", "b <script>alert(1)": "ben"}
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -61,19 +62,26 @@ def black(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, write_clip):
-    """The measurement and its report."""
+def measured(tmp_path_factory, write_clip):
+    """Two clips, and pictures of them."""
     if not os.environ.get("MOBILE_BILAYER_MODELS"):
         pytest.skip("MOBILE_BILAYER_MODELS names no folder with the models")
     folder = tmp_path_factory.mktemp("report")
     for place, (name, identity) in enumerate(NAMES.items()):
         path = write_clip(folder / f"{place}.safetensors", identity, count=4)
-        path.rename(folder / f"{name.replace('/', '∕')}.safetensors")
+        path.rename(folder / f"{name}.safetensors")
     gallery = Gallery()
     result = evaluate_fidelity(folder, {"black & void": black}, targets=2, quick=True, frames=3, on_clip=gallery)
-    write_report(folder / "report.html", result, gallery, {"black & void": "made by <nobody>"})
-    assert not list(folder.glob(".*"))  # nothing is left aside
-    return result, (folder / "report.html").read_text("utf-8")
+    return result, gallery
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, measured):
+    """The measurement and its report."""
+    path = tmp_path_factory.mktemp("made") / "report.html"
+    write_report(path, *measured, {"black & void": "made by <nobody>"})
+    assert list(path.parent.iterdir()) == [path]  # nothing is left aside
+    return measured[0], path.read_text("utf-8")
 
 
 def pictures(html: str) -> list[Image.Image]:
@@ -155,3 +163,15 @@ def test_every_metric_is_explained_with_its_worst_clips(made):
     l1 = html[html.index('id="metric-l1"') :].split("</section>")[0]
     worst = max(result.clips, key=lambda clip: clip.mean("black & void", "l1"))
     assert f"{worst.mean('black & void', 'l1'):.4f}" in l1.split("of black &amp; void:")[1].split("</a>")[1][:8]
+
+
+def test_of_many_clips_the_worst_are_pictured_and_all_are_in_the_tables(tmp_path, monkeypatch, measured):
+    monkeypatch.setattr(report, "MOST_PICTURED", 1)
+    result, gallery = measured
+    write_report(tmp_path / "report.html", result, gallery)
+    page = Page(html := (tmp_path / "report.html").read_text("utf-8"))
+    worst = max(result.clips, key=lambda clip: clip.mean("black & void", "lpips"))
+    assert [article["data-clip"] for article in page.all("article")] == [worst.name]
+    assert "Pictured are the 1 of 2 clips" in html
+    assert {row[0] for row in page.tables[2][1:]} == set(NAMES)  # behind the two summaries
+    assert {anchor["href"] for anchor in page.all("a") if "clip-" in anchor["href"]} == {"#clip-0"}
