@@ -88,7 +88,8 @@ def teacher_method(teacher: LandmarkTeacher) -> Method:
 def open_students(paths: Sequence[Path | None]) -> list[Measured]:
     """Students to measure: weights that `train student` wrote, bundles (a folder or a zip), and None: the shipped bundle.
 
-    Rows are called by size and precision, as "S int8"; where that names several, by what differs in their paths too.
+    Rows are called by size and precision, as "S int8", and weights of a shape without a name by their file; where that names
+    several, by what differs in their paths too.
     """
     if len({None if path is None else path.resolve() for path in paths}) < len(paths):
         raise MobileBilayerError("A student was given twice. Give each one once.")
@@ -112,16 +113,20 @@ def _open_student(path: Path | None) -> Measured:
     if path is not None and path.suffix == ".safetensors":
         student, facts = load_student(path)
         return Measured(
-            f"{_size(student.config)} float", student_method(student), f"{path}, {facts.get('steps')} steps"
+            f"{_size(student.config) or path.stem} float",
+            student_method(student),
+            f"{Path(*path.parts[-2:])}, {facts.get('steps')} steps",
         )
     bundle = Bundle.open(path)
     about = bundle.manifest
     return Measured(f"{about.size} {about.precision}", student_method(bundle), f"{about.name}, {about.student}")
 
 
-def _size(config: StudentConfig) -> str:
-    """The name of this shape, whatever its prior's numbers are."""
-    return next((name for name, known in SIZES.items() if known.takes_weights_of(config)), "custom")
+def _size(config: StudentConfig) -> str | None:
+    """The name of this shape, whatever its prior's numbers are; None for a shape that has no name."""
+    learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
+    shape = [getattr(config, part) for part in learned]
+    return next((name for name, known in SIZES.items() if [getattr(known, part) for part in learned] == shape), None)
 
 
 def _told_apart(names: Sequence[str], paths: Sequence[Path | None]) -> list[str]:

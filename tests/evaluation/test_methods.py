@@ -55,7 +55,7 @@ def test_rows_are_called_by_size_and_precision(weights):
     paths = [None, *(weights(f"{size}.safetensors", size) for size in SIZES)]
     paths += [weights("odd.safetensors", features=5)]
     names = [student.name for student in open_students(paths)]
-    assert names == ["S int8", *(f"{size} float" for size in SIZES), "custom float"]
+    assert names == ["S int8", *(f"{size} float" for size in SIZES), "odd float"]
 
 
 def test_the_priors_numbers_make_no_other_size(weights):
