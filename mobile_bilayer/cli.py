@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from mobile_bilayer.errors import MobileBilayerError
 
 if TYPE_CHECKING:
+    from mobile_bilayer.evaluation.fidelity import Fidelity
     from mobile_bilayer.student.network import StudentConfig
 
 app = typer.Typer(
@@ -356,60 +358,82 @@ def export(
 
 
 @evaluate_app.command(
-    epilog="Examples:  mobile-bilayer evaluate fidelity prepared-eval/ --sheet sheet.png --json fidelity.json  ·  "
-    "mobile-bilayer evaluate fidelity prepared-eval/ --bundle my-bundle --quick"
+    epilog="Examples:  mobile-bilayer evaluate fidelity prepared-eval/ --report report.html --json fidelity.json  ·  "
+    "mobile-bilayer evaluate fidelity prepared-eval/ --student my-bundle --student runs/mine/student.safetensors --quick"
 )
 def fidelity(
     prepared: Annotated[Path, typer.Argument(help="Prepared clips of people never trained on.")],
-    bundle: BundleOption = None,
+    student: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What `train student` wrote, or a bundle; again and again. Default: the shipped bundle.", show_default=False
+        ),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The same, for a bundle.", show_default=False)] = None,
     teacher: Annotated[Path | None, typer.Option(help="A teacher's weights, to be measured beside it.", show_default=False)] = None,
     targets: Annotated[int, typer.Option(help="Frames of each clip.")] = 4,
-    quick: Annotated[bool, typer.Option("--quick", help="Without key-points and identity, which must find faces.")] = False,
+    frames: Annotated[int, typer.Option(help="Frames behind each other, for jitter and flicker; 0: without these.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Without key-points, identity and jitter, which must find faces.")] = False,
     json: Annotated[Path | None, typer.Option(help="Report to write (.json): means, intervals, every pair's values.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Report to look at (.html): tables, pictures, worst clips.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet to write (.png, .jpg).")] = None,
 ) -> None:
-    """How close renders come to real frames: static photo, landmark warp, student, teacher."""
+    """How close renders come to real frames, and how steady they are: static photo, landmark warp, students, teacher."""
     from mobile_bilayer.capture.images import write_image
-    from mobile_bilayer.runtime.bundle import Bundle
 
     with _extra("evaluation"):
-        from mobile_bilayer.evaluation.fidelity import evaluate_fidelity, student_method, teacher_method
-        from mobile_bilayer.evaluation.metrics import METRICS
-    _check_reports(json, sheet)
-    opened = Bundle.open(bundle)
-    methods = {"student": student_method(opened)}
-    made_by = {"student": f"{opened.manifest.name}, {opened.manifest.student}"}
+        from mobile_bilayer.evaluation.fidelity import evaluate_fidelity
+        from mobile_bilayer.evaluation.methods import open_students, open_teacher
+        from mobile_bilayer.evaluation.report import Gallery, write_report
+    _check_reports(json, sheet, report)
+    measured = open_students([*([] if bundle is None else [bundle]), *(student or [])] or [None])
     if teacher is not None:
-        from mobile_bilayer.teacher import load_teacher
-
-        loaded, facts = load_teacher(teacher)
-        if loaded.config.prior != "landmark":
-            raise MobileBilayerError(
-                f"{teacher} is a teacher with the prior {loaded.config.prior!r}; only those with the prior landmark are "
-                "measured here. Give one of them."
-            )
-        methods["teacher"] = teacher_method(loaded)
-        made_by["teacher"] = f"{teacher.name}, {facts.get('steps')} steps"
+        measured.append(open_teacher(teacher))
+    methods, made_by = {m.name: m.method for m in measured}, {m.name: m.made_by for m in measured}
+    gallery = None if report is None else Gallery()
     with _extra("evaluation"), _progress() as on_progress:
-        result = evaluate_fidelity(prepared, methods, targets, quick=quick, on_progress=on_progress)
-    title = f"{result.pairs} pairs of {len(result.clips)} clips, {result.people} people; ↓ lower is better, ↑ higher"
-    # Narrow, so that numbers stay whole on 80 columns.
-    table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    arrows = {METRICS[name].title: {"lower": "↓", "higher": "↑"}[METRICS[name].better] for name in result.metrics}
-    for words, arrow in (arrows | ({"no face": "↓"} if result.lost else {})).items():
-        table.add_column("\n".join([*words.split(), arrow]), justify="right", vertical="bottom", no_wrap=True)
-    if result.targets_lost:
-        table.caption = f"In {result.targets_lost} real frames no face is found: they are left out of the last three columns."
-    for name, row in result.table.items():
-        lost = [str(result.lost[name])] if result.lost else []
-        table.add_row(name, *(f"{row[metric]:.{METRICS[metric].digits}f}" for metric in result.metrics), *lost)
-    out.print(table)
+        result = evaluate_fidelity(
+            prepared, methods, targets, quick=quick, frames=frames, on_progress=on_progress, on_clip=gallery
+        )
+    _print_fidelity(result)
     if json is not None:
         result.save(json, made_by)
         out.print(str(json), soft_wrap=True)
+    if gallery is not None:
+        write_report(report, result, gallery, made_by)
+        out.print(f"{report}: {report.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
     if sheet is not None:
         write_image(sheet, result.sheet)
         out.print(str(sheet), soft_wrap=True)
+
+
+def _print_fidelity(result: Fidelity) -> None:
+    """Two tables, narrow, so that numbers stay whole on 80 columns: what is compared with real frames, and what moves."""
+    from mobile_bilayer.evaluation.fidelity import REAL
+    from mobile_bilayer.evaluation.metrics import ARROWS, METRICS, PIXEL_METRICS, STEADY_METRICS
+
+    def show(title: str, metrics: list[str], rows: dict[str, dict[str, float]], lost: dict[str, int], caption: str | None) -> None:
+        table = Table("", title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        arrows = {METRICS[k].title: ARROWS[METRICS[k].better] for k in metrics}
+        for words, arrow in (arrows | ({"no face": "↓"} if lost else {})).items():
+            table.add_column("\n".join([*words.split(), arrow]), justify="right", vertical="bottom", no_wrap=True)
+        for name, row in rows.items():
+            # Where faces are lost there is no number; elsewhere NaN is a fault to be seen.
+            values = {k: row.get(k, nan) for k in metrics}
+            numbers = ("–" if isnan(v) and k not in PIXEL_METRICS else f"{v:.{METRICS[k].digits}f}" for k, v in values.items())
+            table.add_row(name, *numbers, *([str(lost[name])] if lost else []))
+        out.print(table)
+
+    title = f"{result.pairs} pairs of {len(result.clips)} clips, {result.people} people; ↓ lower is better, ↑ higher"
+    caption = None
+    if result.targets_lost:
+        caption = f"In {result.targets_lost} real frames no face is found: they are left out of the last three columns."
+    compared = [name for name in result.metrics if name not in STEADY_METRICS]
+    show(title, compared, result.table, result.lost, caption)
+    if result.settings.frames:
+        steady = [name for name in result.metrics if name in STEADY_METRICS]
+        rows = {REAL: result.real, **result.table}
+        show(f"{result.settings.frames} frames behind each other, and steps between them", steady, rows, {}, None)
 
 
 @evaluate_app.command(
@@ -498,11 +522,11 @@ def _size(name: str) -> StudentConfig:
     return SIZES[name]
 
 
-def _check_reports(json: Path | None, sheet: Path | None) -> None:
+def _check_reports(json: Path | None, sheet: Path | None, report: Path | None = None) -> None:
     """Before the long work: whether what is asked for can be written."""
     from mobile_bilayer.capture.images import IMAGE_SUFFIXES, check_output
 
-    for path, suffixes in ((json, (".json",)), (sheet, IMAGE_SUFFIXES)):
+    for path, suffixes in ((json, (".json",)), (sheet, IMAGE_SUFFIXES), (report, (".html",))):
         if path is not None:
             check_output(path, suffixes)
 

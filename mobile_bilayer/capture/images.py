@@ -7,7 +7,7 @@ import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mobile_bilayer.errors import MobileBilayerError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what write_image can write
 AI_GENERATED = "AI-generated: a photo animated by mobile_bilayer"
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 # Only formats that photos come in: Pillow's others include EPS, which would start Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
@@ -36,14 +37,14 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_XMP = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
+_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
   <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-    Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>
+    Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/>
  </rdf:RDF>
 </x:xmpmeta>
-<?xpacket end="r"?>"""
+<?xpacket end="r"?>""".encode()
 
 
 def read_image(path: Path, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
@@ -119,6 +120,15 @@ def write_image(path: Path, rgb: np.ndarray, ai_generated: bool = True) -> None:
         raise MobileBilayerError(
             f"{path} could not be written: {error}. Free some space, or write elsewhere."
         ) from error
+
+
+def webp(pictures: Sequence[np.ndarray], quality: int, frame_ms: int = 40) -> bytes:
+    """Pictures (H, W, 3) uint8 RGB, all of one size, as a WebP that says it is AI-generated: several as an endless animation."""
+    first, *others = (Image.fromarray(check_rgb(rgb)) for rgb in pictures)
+    file = io.BytesIO()
+    options = {"save_all": True, "append_images": others, "duration": frame_ms, "loop": 0} if others else {}
+    first.save(file, "WEBP", quality=quality, method=4, exif=_exif_tags(), xmp=_XMP, **options)
+    return file.getvalue()
 
 
 def check_input(path: Path, what: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -14,22 +14,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from mobile_bilayer.background import fill_behind
 from mobile_bilayer.capture.images import written_aside
-from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, PreparedClip, load_clips, make_example, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.evaluation.metrics import FACE_METRICS, METRICS, PIXEL_METRICS, FaceMeasures, PixelMeasures
-from mobile_bilayer.runtime.bundle import Bundle
-from mobile_bilayer.student.network import landmark_warp
-from mobile_bilayer.teacher.landmark import LandmarkTeacher
+from mobile_bilayer.evaluation.methods import Method, pictures, static_photo, warp_method
+from mobile_bilayer.evaluation.metrics import (
+    FACE_METRICS,
+    METRICS,
+    NEED_FACES,
+    PIXEL_METRICS,
+    STEADY_METRICS,
+    FaceMeasures,
+    PixelMeasures,
+)
+from mobile_bilayer.evaluation.steadiness import STEPS, consecutive_frames, flicker, in_steps, jitter
 
-Method = Callable[[dict[str, Tensor]], Tensor]
-"""What is measured: `to_tensors`' batch of one source and its N targets in, frames (N, 3, 256, 256) in [-1, 1] out.
-
-Of the target it may use what a driver gives, `points`; the rest is there to be compared with.
-"""
-
+STATIC, WARP = "static photo", "landmark warp"  # always measured
+REAL = "real frames"  # whose steadiness is measured too
 RESAMPLES = 2000  # of the people, for the intervals
 LABEL_PX = 24  # height of the sheet's labels
 
@@ -41,6 +42,8 @@ class ClipValues:
     frames  which of the clip's are the T targets; the first is the source
     found   (T,) bool, whether the real target shows a face; None when nobody looked
     values  {method: {metric: (T,) float64}}; NaN where the render or the target shows no face
+    consecutive  frames that steadiness was measured on
+    steadiness   {method, or REAL: {metric: value}}; NaN where faces are lost, or too few frames follow each other
     """
 
     name: str
@@ -48,6 +51,45 @@ class ClipValues:
     frames: list[int]
     found: np.ndarray | None
     values: dict[str, dict[str, np.ndarray]]
+    consecutive: list[int] = field(default_factory=list)
+    steadiness: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def mean(self, method: str, metric: str) -> float:
+        """NaN where there is no number."""
+        if metric in STEADY_METRICS:
+            return self.steadiness.get(method, {}).get(metric, np.nan)
+        values = self.values[method][metric]
+        # Only a lost face may be left out. NaN of anything else is a fault that the mean must show.
+        return _mean(values[~np.isnan(values)] if metric in FACE_METRICS else values)
+
+
+@dataclass(frozen=True)
+class ClipRenders:
+    """What was rendered of one clip. Pictures are in [0, 1].
+
+    frames, consecutive  as in `ClipValues`
+    source   (3, 256, 256), the clip's first frame
+    targets  (T, 3, 256, 256), weight (T, 1, 256, 256) as `to_tensors` gives it
+    renders  {method: (T, 3, 256, 256)}, as a screen shows them, in steps of 1/255
+    real     (N, 3, 256, 256), the consecutive frames
+    moving   {method: ((N - 1) * STEPS + 1, 3, 256, 256)} in small steps from each of those to the next; empty where
+             fewer than two follow each other
+    """
+
+    clip: PreparedClip
+    frames: list[int]
+    consecutive: list[int]
+    source: Tensor
+    targets: Tensor
+    weight: Tensor
+    renders: dict[str, Tensor]
+    real: Tensor
+    moving: dict[str, Tensor]
+
+    @property
+    def pick(self) -> int:
+        """The target that differs most from the source."""
+        return int((self.source - self.targets).abs().mean((1, 2, 3)).argmax())
 
 
 @dataclass(frozen=True)
@@ -58,6 +100,7 @@ class Settings:
     targets: int
     videos_only: bool
     quick: bool
+    frames: int = 0  # behind each other, of each clip; none: without steadiness
 
 
 @dataclass(frozen=True)
@@ -77,7 +120,9 @@ class Fidelity:
 
     @property
     def metrics(self) -> list[str]:
-        return list(PIXEL_METRICS if self.settings.quick else METRICS)
+        """Those that were measured, in `METRICS`' order."""
+        measured = METRICS if self.settings.frames else PIXEL_METRICS | FACE_METRICS
+        return [name for name in measured if not (self.settings.quick and name in NEED_FACES)]
 
     @property
     def pairs(self) -> int:
@@ -89,13 +134,18 @@ class Fidelity:
 
     @property
     def table(self) -> dict[str, dict[str, float]]:
-        """{method: {metric: mean over pairs}}; of faces, over those that were found, NaN if none was."""
+        """{method: {metric: mean over pairs, of steadiness over clips}}; of faces, over those found, NaN if none was."""
         return {m: {k: _mean(self._values(m, k)[0]) for k in self.metrics} for m in self.methods}
 
     @property
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """{method: {metric: where 95 % of the means lie}} when other people are drawn from the same ones."""
         return {m: {k: interval(*self._values(m, k)) for k in self.metrics} for m in self.methods}
+
+    @property
+    def real(self) -> dict[str, float]:
+        """{metric of steadiness: mean over the clips' real frames}, for those that they have."""
+        return {k: _mean(self._values(REAL, k)[0]) for k in self.metrics if METRICS[k].better == "real"}
 
     @property
     def lost(self) -> dict[str, int]:
@@ -111,7 +161,11 @@ class Fidelity:
         return sum(int((~c.found).sum()) for c in self.clips if c.found is not None)
 
     def _values(self, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Values (P,) of all pairs that have one, and whose each is (P,) str."""
+        """Values (P,) of all pairs, or clips, that have one, and whose each is (P,) str."""
+        if metric in STEADY_METRICS:
+            values = np.array([clip.mean(method, metric) for clip in self.clips])
+            has = ~np.isnan(values)
+            return values[has], np.array([clip.identity for clip in self.clips])[has]
         values = np.concatenate([clip.values[method][metric] for clip in self.clips])
         people = np.repeat([clip.identity for clip in self.clips], [len(clip.frames) for clip in self.clips])
         # Only a lost face may be left out. NaN of anything else is a fault that the mean must show.
@@ -140,8 +194,10 @@ class Fidelity:
             "pairs": self.pairs,
             "targets_lost": None if self.settings.quick else self.targets_lost,
             "methods": {method: row(method) for method in self.methods},
+            REAL.replace(" ", "_"): self.real or None,
             "per_clip": [
                 {"name": c.name, "identity": c.identity, "frames": c.frames, "found": c.found, "values": c.values}
+                | ({"consecutive": c.consecutive, "steadiness": c.steadiness} if self.settings.frames else {})
                 for c in self.clips
             ],
         }
@@ -171,90 +227,95 @@ def evaluate_fidelity(
     targets: int = 4,
     videos_only: bool = True,
     quick: bool = False,
+    frames: int = 5,
     on_progress: Callable[[str, int, int | None], None] | None = None,
+    on_clip: Callable[[ClipRenders], None] | None = None,
 ) -> Fidelity:
     """Drive each clip's first frame by its own later frames, and compare with them.
 
     methods      behind "static photo" and "landmark warp", which are always measured
     videos_only  leave out clips made of photos, whose backgrounds differ
     quick        without the metrics that must find faces
+    frames       behind each other in each clip, to measure steadiness on; 0: without
+    on_clip      sees what was rendered of each clip
     """
     if targets < 1:
         raise MobileBilayerError(f"{targets} targets of each clip were asked for; 1 or more are needed. Try 4.")
+    if frames < 3 and frames != 0:
+        raise MobileBilayerError(
+            f"{frames} frames behind each other were asked for; 3 or more are needed to see what trembles, or 0 to leave "
+            "that out. Try 5."
+        )
     clips = load_clips(prepared)
     if videos_only:
         clips = [c for c in clips if not c.photos] or clips
-    methods = {"static photo": static_photo, "landmark warp": warp_method, **methods}
+    methods = {STATIC: static_photo, WARP: warp_method, **methods}
     pixels = PixelMeasures()
     measured, rows = [], [_labels(list(methods))]
-    rng = np.random.default_rng(0)
     with nullcontext() if quick else FaceMeasures() as faces:
         for done, clip in enumerate(clips, 1):
-            frames = chosen_frames(clip, targets)
-            batch = to_tensors(default_collate([make_example(clip, 0, frames, NO_AUGMENTATION, rng)]))
-            renders = {name: _shown(method(batch)) for name, method in methods.items()}
-            values = {name: pixels(render, batch["target"], batch["weight"]) for name, render in renders.items()}
-            found = None
-            if faces:
-                real = [faces.look(rgb) for rgb in _pictures(batch["target"])]
-                found = np.array([face is not None for face in real])
-                for name, render in renders.items():
-                    values[name] |= faces(_pictures(render), real)
-            measured.append(ClipValues(clip.name, clip.identity, frames, found, values))
-            rows.append(_row(batch, renders))
+            seen = _render(clip, methods, targets, frames)
+            measured.append(_measure(seen, pixels, faces))
+            rows.append(_row(seen))
+            if on_clip:
+                on_clip(seen)
             if on_progress:
                 on_progress("Evaluating", done, len(clips))
-    return Fidelity(Settings(str(prepared), targets, videos_only, quick), measured, np.concatenate(rows))
+    settings = Settings(str(prepared), targets, videos_only, quick, frames)
+    return Fidelity(settings, measured, np.concatenate(rows))
 
 
-def static_photo(batch: dict[str, Tensor]) -> Tensor:
-    """The method that does nothing."""
-    return (batch["image"] * 2 - 1).expand_as(batch["target"])
+def _render(clip: PreparedClip, methods: Mapping[str, Method], targets: int, frames: int) -> ClipRenders:
+    wanted = chosen_frames(clip, targets)
+    batch = _batch(clip, wanted)
+    renders = {name: _shown(method(batch)) for name, method in methods.items()}
+    consecutive = [] if clip.photos else consecutive_frames(clip, frames)
+    real, moving = batch["target"][:0], {}
+    if len(consecutive) > 1:
+        follow = _batch(clip, consecutive)
+        real = follow["target"]
+        steps = {name: follow[name] for name in ("image", "source_points")} | {"points": in_steps(follow["points"])}
+        moving = {name: _in_range(method(steps)) for name, method in methods.items()}
+    return ClipRenders(
+        clip, wanted, consecutive, batch["image"][0], batch["target"], batch["weight"], renders, real, moving
+    )
 
 
-def warp_method(batch: dict[str, Tensor]) -> Tensor:
-    """The landmark warp, in which nothing is learned."""
-    return landmark_warp(static_photo(batch), batch["source_points"], batch["points"])
+def _measure(seen: ClipRenders, pixels: PixelMeasures, faces: FaceMeasures | None) -> ClipValues:
+    values = {name: pixels(render, seen.targets, seen.weight) for name, render in seen.renders.items()}
+    found = None
+    if faces:
+        targets = [faces.look(rgb) for rgb in pictures(seen.targets)]
+        found = np.array([face is not None for face in targets])
+        for name, render in seen.renders.items():
+            values[name] |= faces(pictures(render), targets)
+    steadiness = {}
+    if seen.moving:
+        steadiness[REAL] = _steadiness(seen.real, 1, faces)
+        steadiness |= {name: _steadiness(moving, STEPS, faces) for name, moving in seen.moving.items()}
+    clip = seen.clip
+    return ClipValues(clip.name, clip.identity, seen.frames, found, values, seen.consecutive, steadiness)
 
 
-def student_method(bundle: Bundle) -> Method:
-    """As a phone would: the bundle's program, and the source's own inpainted background."""
-
-    @torch.no_grad()
-    def method(batch: dict[str, Tensor]) -> Tensor:
-        image, source = batch["image"], batch["source_points"]
-        features, maps, alpha = bundle.program.run("encode_avatar", image.numpy(), source.numpy())
-        background = _behind(image, alpha)
-        out = []
-        for points in batch["points"]:
-            a, b = bundle.program.run("render_layers", features, maps, source.numpy(), points[None].numpy())
-            out.append(composite(image * 2 - 1, background, Layers(torch.from_numpy(a), torch.from_numpy(b))))
-        return torch.cat(out)
-
-    return method
+def _steadiness(frames: Tensor, steps: int, faces: FaceMeasures | None) -> dict[str, float]:
+    """{metric: value} of frames (N, 3, 256, 256) in [0, 1], of which each `steps`-th is one of the clip's."""
+    values = {"clip_flicker": flicker(frames[::steps])}
+    if steps > 1:
+        values["flicker"] = flicker(frames)
+    if faces:
+        looks = [faces.landmarks(rgb) for rgb in pictures(frames)]
+        found = np.array([look is not None for look in looks])
+        landmarks = np.stack([np.zeros((478, 3), np.float32) if look is None else look for look in looks])
+        values["clip_jitter"] = jitter(landmarks[::steps], found[::steps])
+        if steps > 1:
+            values["jitter"] = jitter(landmarks, found, turns=steps)
+    return values
 
 
-def teacher_method(teacher: LandmarkTeacher) -> Method:
-    """The teacher, with the background inpainted where it sees the person itself."""
-
-    @torch.no_grad()
-    def method(batch: dict[str, Tensor]) -> Tensor:
-        avatar = teacher.encode(batch["image"], batch["source_points"])
-        background = _behind(batch["image"], avatar.code.alpha.numpy())
-        out = []
-        for points in batch["points"]:  # one at a time, as they are used
-            frame = teacher.look(avatar, points[None], background)
-            out.append(composite(avatar.texture, background, frame.layers))
-        return torch.cat(out)
-
-    return method
-
-
-def _behind(image: Tensor, alpha: np.ndarray) -> Tensor:
-    """The source (1, 3, 256, 256) in [0, 1] without the person, whose alpha is (1, 1, h, h): the same in [-1, 1]."""
-    full = cv2.resize(alpha[0, 0].clip(0, 1), (256, 256), interpolation=cv2.INTER_LINEAR)
-    behind = fill_behind(_pictures(image)[0], full)
-    return torch.from_numpy(behind).permute(2, 0, 1)[None].float() / 127.5 - 1
+def _batch(clip: PreparedClip, targets: list[int]) -> dict[str, Tensor]:
+    """The clip's first frame and these, as `to_tensors` gives them, unaltered."""
+    rng = np.random.default_rng(0)  # of which nothing depends
+    return to_tensors(default_collate([make_example(clip, 0, targets, NO_AUGMENTATION, rng)]))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -275,30 +336,28 @@ def plain(value):
     return value
 
 
+def _in_range(render: Tensor) -> Tensor:
+    """Frames in [-1, 1] to [0, 1]."""
+    return (render.detach().cpu().float().clamp(-1, 1) + 1) / 2
+
+
 def _shown(render: Tensor) -> Tensor:
     """Frames in [-1, 1] as a screen shows them, in [0, 1]: clamped, in steps of 1/255."""
-    return ((render.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round() / 255
+    return (_in_range(render) * 255).round() / 255
 
 
-def _pictures(frames: Tensor) -> list[np.ndarray]:
-    """(N, 3, H, W) in [0, 1] to N of (H, W, 3) uint8 RGB. NaN, which no screen can show, is black."""
-    rounded = (frames.nan_to_num(0) * 255).round().byte()
-    return [np.ascontiguousarray(rgb) for rgb in rounded.permute(0, 2, 3, 1).numpy()]
-
-
-def _row(batch: dict[str, Tensor], renders: dict[str, Tensor]) -> np.ndarray:
-    """One line of the sheet: the target that differs most from the source."""
-    wanted = batch["target"]
-    pick = int((batch["image"] - wanted).abs().mean((1, 2, 3)).argmax())
+def _row(seen: ClipRenders) -> np.ndarray:
+    """One line of the sheet."""
+    wanted = seen.targets[seen.pick]
     # The source's column is the static photo's.
-    shown = [render[pick] for name, render in renders.items() if name != "static photo"]
-    error = ((shown[-1] - wanted[pick]).abs() * 4).clamp(max=1)
-    return _pictures(torch.cat([batch["image"][0], wanted[pick], *shown, error], 2)[None])[0]
+    shown = [render[seen.pick] for name, render in seen.renders.items() if name != STATIC]
+    error = ((shown[-1] - wanted).abs() * 4).clamp(max=1)
+    return pictures(torch.cat([seen.source, wanted, *shown, error], 2)[None])[0]
 
 
 def _labels(methods: list[str]) -> np.ndarray:
     """(LABEL_PX, W, 3) uint8: what the sheet's columns are."""
-    texts = ["source", "driver", *(name for name in methods if name != "static photo"), f"error of {methods[-1]}, x4"]
+    texts = ["source", "driver", *(name for name in methods if name != STATIC), f"error of {methods[-1]}, x4"]
     line = np.full((LABEL_PX, 256 * len(texts), 3), 255, np.uint8)
     for i, text in enumerate(texts):
         cv2.putText(line, text, (256 * i + 6, LABEL_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)

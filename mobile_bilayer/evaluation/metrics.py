@@ -1,6 +1,6 @@
 """How far a render is from the real frame: in pixels, to people's eyes, in landmarks, to a face recogniser.
 
-Every measure takes N renders and N targets and gives (N,) numbers, one a pair. Pictures are (N, 3, H, W) in [0, 1];
+What is measured from frame to frame is in steadiness.py. Every measure here takes N renders and N targets and gives (N,) numbers, one a pair. Pictures are (N, 3, H, W) in [0, 1];
 those of faces are single (H, W, 3) uint8 RGB, as detectors take them.
 """
 
@@ -25,20 +25,20 @@ class Metric:
     """What a number means, for tables and reports."""
 
     title: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher", "real"]  # "real": as the real frames' is
     digits: int  # worth showing behind the point
     meaning: str
 
 
 PIXEL_METRICS = {
     "l1": Metric("L1", "lower", 4, "mean |difference| of [0, 1] where the target is picture and not padding"),
-    "mouth_and_eyes": Metric("mouth, eyes", "lower", 4, "the same in the target's mouth and eyes and a little around"),
-    "lpips": Metric("LPIPS", "lower", 4, "LPIPS 0.1, SqueezeNet 1.1, whole frame"),
+    "mouth_and_eyes": Metric("mouth, eyes", "lower", 4, "L1 in the target's mouth and eyes and a little around"),
+    "lpips": Metric("LPIPS", "lower", 4, "distance of what a network sees, of all these the nearest to people's eyes: LPIPS 0.1, SqueezeNet 1.1, whole frame"),
     "ssim": Metric(
         "SSIM", "higher", 3,
-        "Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03; mean of RGB, whole frame, borders mirrored",
+        "structural similarity: Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03; mean of RGB, whole frame, borders mirrored",
     ),
-    "psnr": Metric("PSNR dB", "higher", 2, "dB, whole frame; 100 at most"),
+    "psnr": Metric("PSNR dB", "higher", 2, "peak signal-to-noise ratio of the whole frame; 100 at most"),
 }
 FACE_METRICS = {
     "keypoints": Metric(
@@ -46,10 +46,30 @@ FACE_METRICS = {
         "mean distance of 468 landmarks detected anew in both frames, % of the target's outer eye corners' distance",
     ),
     "identity": Metric(
-        "identity", "lower", 3, "L2 distance of dlib's 128 numbers; of one person some 0.3, of two some 0.85"
+        "identity", "lower", 3, "L2 distance of dlib's 128 numbers for a face; of one person some 0.3, of two some 0.85"
     ),
 }  # fmt: skip
-METRICS = PIXEL_METRICS | FACE_METRICS
+STEADY_METRICS = {
+    "jitter": Metric(
+        "jitter %", "lower", 2,
+        "a driver that goes straight from frame to frame in small steps: root mean square of the second difference of "
+        "landmarks detected anew, % of the outer eye corners' distance",
+    ),
+    "flicker": Metric(
+        "flicker", "lower", 2,
+        "the same driver: mean |difference| of each frame and the one before it, moved as an optical flow between them "
+        "says, grey levels of 255",
+    ),
+    "clip_jitter": Metric(
+        "clip jitter %", "real", 2, "jitter from each of the clip's frames to the next: most of it is motion, as the real frames' is"
+    ),
+    "clip_flicker": Metric(
+        "clip flicker", "real", 2, "flicker from each of the clip's frames to the next: the real frames' is the yardstick"
+    ),
+}  # fmt: skip
+METRICS = PIXEL_METRICS | FACE_METRICS | STEADY_METRICS
+ARROWS = {"lower": "↓", "higher": "↑", "real": ""}
+NEED_FACES = (*FACE_METRICS, "jitter", "clip_jitter")
 
 SKIN = slice(0, 468)  # of the 478; the irises behind them follow the gaze more than the face
 OUTER_EYE_CORNERS = (33, 263)
@@ -144,10 +164,14 @@ class FaceMeasures:
 
     def look(self, rgb: np.ndarray) -> Face | None:
         """The face of a picture (H, W, 3) uint8 RGB, or None where there is none."""
+        landmarks = self.landmarks(rgb)
+        return None if landmarks is None else Face(landmarks, self.describe(rgb, landmarks))
+
+    def landmarks(self, rgb: np.ndarray) -> np.ndarray | None:
+        """(478, 3) float32, pixels, of that face."""
         from mobile_bilayer.capture.landmarker import detect_padded
 
-        landmarks = detect_padded(self._landmarker, rgb)
-        return None if landmarks is None else Face(landmarks, self.describe(rgb, landmarks))
+        return detect_padded(self._landmarker, rgb)
 
     def describe(self, rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """dlib's descriptor (128,) float64 of the face at these landmarks (478, 2 or 3)."""

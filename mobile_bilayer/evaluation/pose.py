@@ -18,6 +18,7 @@ from mobile_bilayer.dataset.prepare import VIDEO_SUFFIXES
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.fidelity import interval, plain
 from mobile_bilayer.evaluation.metrics import Face, FaceMeasures, Metric, identity_distance
+from mobile_bilayer.evaluation.steadiness import jitter
 from mobile_bilayer.pose.crop import head_crop
 from mobile_bilayer.pose.head import Motion, put_together, take_apart
 from mobile_bilayer.pose.neutral import neutral_of
@@ -164,21 +165,6 @@ class PoseReport:
         }
         with written_aside(path) as aside:
             aside.write_text(json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
-
-
-def jitter(landmarks: np.ndarray, found: np.ndarray | None = None) -> float:
-    """Root mean square of the second difference of landmarks (N, 478, 2 or 3), in % of the outer eye corners' distance.
-
-    found  (N,): frames without a face, and their neighbours, are left out
-    """
-    flat = landmarks[..., :2].astype(np.float64)
-    second = flat[2:] - 2 * flat[1:-1] + flat[:-2]
-    known = np.ones(len(flat), bool) if found is None else found
-    used = known[2:] & known[1:-1] & known[:-2]
-    if not used.any():
-        return np.nan
-    eyes = np.linalg.norm(flat[:, 33] - flat[:, 263], axis=1)[known].mean()
-    return float(100 * np.sqrt((second[used] ** 2).sum(2).mean()) / eyes)
 
 
 def load_drivers(folder: Path, on_progress: Progress | None = None) -> dict[str, Track]:

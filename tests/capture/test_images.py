@@ -1,5 +1,6 @@
 """Photos in and out."""
 
+import io
 import struct
 import sys
 import warnings
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mobile_bilayer.capture import images
-from mobile_bilayer.capture.images import check_output, read_image, write_image
+from mobile_bilayer.capture.images import check_output, read_image, webp, write_image
 from mobile_bilayer.errors import MobileBilayerError
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
@@ -385,6 +386,19 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     with pytest.raises(MobileBilayerError, match="too large") as caught:
         read_image(tmp_path / "bomb.png")
     assert isinstance(caught.value.__cause__, Image.DecompressionBombError)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_webp_moves_for_ever_and_says_that_it_is_ai_generated(count):
+    content = webp([np.full((8, 12, 3), 80 * i, np.uint8) for i in range(count)], quality=90, frame_ms=70)
+    assert b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia" in content
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "WEBP" and image.size == (12, 8) and getattr(image, "n_frames", 1) == count
+        assert image.getexif()[0x010E].startswith("AI-generated")
+        if count > 1:
+            assert image.info["loop"] == 0
+            image.seek(1)
+            assert abs(np.asarray(image.convert("RGB")).mean() - 80) < 3 and image.info["duration"] == 70
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.JPG"])

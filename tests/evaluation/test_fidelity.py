@@ -18,9 +18,9 @@ from mobile_bilayer.evaluation.fidelity import (
     chosen_frames,
     evaluate_fidelity,
     interval,
-    student_method,
 )
-from mobile_bilayer.evaluation.metrics import METRICS, PIXEL_METRICS
+from mobile_bilayer.evaluation.methods import student_method
+from mobile_bilayer.evaluation.metrics import FACE_METRICS, PIXEL_METRICS
 
 needs_weights = pytest.mark.skipif(
     not os.environ.get("MOBILE_BILAYER_MODELS"), reason="MOBILE_BILAYER_MODELS names no folder with the models"
@@ -29,7 +29,7 @@ needs_weights = pytest.mark.skipif(
 
 def black(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """A method that shows nothing."""
-    return torch.full_like(batch["target"], -1)
+    return torch.full((len(batch["points"]), 3, 256, 256), -1.0)
 
 
 def perfect(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_a_clip_that_does_not_move_costs_the_static_photo_and_the_warp_nothing(t
 
     tensors = {name: np.repeat(value[:1], 4, 0) for name, value in load_file(path).items()}
     save_file(tensors, path, {"identity": "anna", "licence": "none", "photos": "0"})
-    result = evaluate_fidelity(tmp_path, {"student": student_method(Bundle.open())}, targets=2, quick=True)
+    result = evaluate_fidelity(tmp_path, {"student": student_method(Bundle.open())}, targets=2, quick=True, frames=0)
     assert (result.pairs, result.people) == (2, 1)
     assert list(result.table) == ["static photo", "landmark warp", "student"]
     for metric in ("l1", "mouth_and_eyes", "lpips"):
@@ -65,7 +65,7 @@ def test_a_clip_that_does_not_move_costs_the_static_photo_and_the_warp_nothing(t
 @needs_weights
 def test_a_moving_mouth_costs_the_static_photo_more_than_the_warp(tmp_path, write_clip):
     write_clip(tmp_path / "a.safetensors", count=6)
-    result = evaluate_fidelity(tmp_path, {}, targets=2, quick=True)
+    result = evaluate_fidelity(tmp_path, {}, targets=2, quick=True, frames=0)
     static, warp = (result.table[name]["mouth_and_eyes"] for name in ("static photo", "landmark warp"))
     assert static > 1.2 * warp > 0
 
@@ -74,7 +74,7 @@ def test_a_moving_mouth_costs_the_static_photo_more_than_the_warp(tmp_path, writ
 def test_a_method_is_measured_by_what_it_renders_and_shown_in_its_column(tmp_path, write_clip):
     for name in ("anna", "ben"):
         write_clip(tmp_path / f"{name}.safetensors", name)
-    result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, quick=True)
+    result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, quick=True, frames=0)
     assert list(result.table) == ["static photo", "landmark warp", "black", "perfect"]
     assert list(result.table["black"]) == list(PIXEL_METRICS)
     assert result.table["perfect"]["l1"] == 0 and result.table["perfect"]["psnr"] == 100
@@ -107,7 +107,7 @@ def measured_by_hand() -> Fidelity:
     """Two clips of one method; in the first a render is lost, in the second a real face and another render."""
 
     def values(**of_faces: list[float]) -> dict:
-        return {"some": {name: np.array(of_faces.get(name, [1.0, 2.0])) for name in METRICS}}
+        return {"some": {name: np.array(of_faces.get(name, [1.0, 2.0])) for name in PIXEL_METRICS | FACE_METRICS}}
 
     nan = np.nan
     clips = [
@@ -152,13 +152,50 @@ def test_the_report_has_every_number_and_null_where_there_is_none(tmp_path):
     assert report["per_clip"][1]["found"] == [True, False] and report["per_clip"][1]["frames"] == [1, 2]
 
 
+def test_too_few_frames_to_tremble_are_refused(tmp_path):
+    with pytest.raises(MobileBilayerError, match="2 frames behind each other"):
+        evaluate_fidelity(tmp_path, {}, frames=2)
+
+
+def late(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A method that flickers: every second frame is a fifth brighter than black."""
+    out = black(batch)
+    out[1::2] = -0.6
+    return out
+
+
+@needs_weights
+def test_steadiness_is_measured_on_frames_behind_each_other_and_in_steps_between_them(tmp_path, write_clip):
+    write_clip(tmp_path / "a.safetensors", count=6)
+    write_clip(tmp_path / "b.safetensors", "ben", count=2, shots=np.array([0, 1]))  # none follows another
+    shown = []
+    result = evaluate_fidelity(tmp_path, {"late": late}, targets=1, quick=True, frames=3, on_clip=shown.append)
+    assert [clip.consecutive for clip in result.clips] == [[1, 2, 3], [0]] and not result.clips[1].steadiness
+    assert [len(seen.real) for seen in shown] == [3, 0]
+    assert {name: len(frames) for name, frames in shown[0].moving.items()} == dict.fromkeys(result.methods, 9)
+    assert result.metrics == [*PIXEL_METRICS, "flicker", "clip_flicker"]
+    flickers = {name: row["flicker"] for name, row in result.table.items()}
+    assert flickers["static photo"] == 0 and flickers["late"] == pytest.approx(51)  # of 255, back and forth
+    assert 0 < flickers["landmark warp"] < 5
+    assert result.table["late"]["clip_flicker"] == 0  # each fourth frame alone is steady
+    assert result.real == {"clip_flicker": result.clips[0].steadiness["real frames"]["clip_flicker"]}
+    assert result.intervals["late"]["flicker"] == (pytest.approx(51), pytest.approx(51))
+    result.save(tmp_path / "fidelity.json")
+    report = json.loads((tmp_path / "fidelity.json").read_text("utf-8"))
+    assert report["settings"]["frames"] == 3 and report["real_frames"]["clip_flicker"] > 0
+    assert report["per_clip"][0]["consecutive"] == [1, 2, 3]
+    assert report["per_clip"][0]["steadiness"]["late"]["flicker"] == pytest.approx(51)
+    assert report["methods"]["late"]["flicker"]["mean"] == pytest.approx(51)
+    assert report["metrics"]["clip_flicker"]["better"] == "real"
+
+
 @needs_weights
 def test_faces_are_looked_for_in_renders_and_targets(tmp_path, write_portrait, write_clip):
     """A portrait that moves by 6 pixels in one clip and not in the other, and a clip in which nobody is."""
     pytest.importorskip("dlib", reason="knowing faces again needs mobile-bilayer[evaluation]")
     write_portrait(tmp_path / "a.safetensors", "astronaut", (0, 0, 6))
     write_clip(tmp_path / "b.safetensors", count=3, frames=np.full((3, 320, 320, 3), 128, np.uint8))
-    result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2)
+    result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, frames=0)
     assert result.lost == {"static photo": 0, "landmark warp": 0, "black": 2, "perfect": 0}
     assert result.targets_lost == 2
     still, moved = result.clips[0].values["static photo"]["keypoints"]

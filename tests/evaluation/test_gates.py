@@ -9,7 +9,8 @@ pytest.importorskip("torchmetrics", reason="LPIPS takes its heads from torchmetr
 
 from mobile_bilayer import Bundle
 from mobile_bilayer.dataset.prepare import prepare
-from mobile_bilayer.evaluation.fidelity import Fidelity, evaluate_fidelity, student_method, teacher_method
+from mobile_bilayer.evaluation.fidelity import Fidelity, evaluate_fidelity
+from mobile_bilayer.evaluation.methods import student_method, teacher_method
 from mobile_bilayer.teacher import load_teacher
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -28,7 +29,7 @@ def fidelity(tmp_path_factory) -> Fidelity:
         (folder / "videos" / f"{name}.mp4").symlink_to(DATA / "clips" / "eval" / f"{name}.mp4")
     prepare(folder / "videos", folder / "prepared", None, frames_per_second=2, jobs=1)
     methods = {"student": student_method(Bundle.open()), "teacher": teacher_method(load_teacher()[0])}
-    return evaluate_fidelity(folder / "prepared", methods, quick=True)
+    return evaluate_fidelity(folder / "prepared", methods, quick=True, frames=0)
 
 
 @pytest.mark.parametrize(
