@@ -211,6 +211,10 @@ def main(
     only: Annotated[str, typer.Option(help="Groups that begin so.")] = "",
 ) -> None:
     """Time every variant through ExecuTorch's XNNPACK, one after the other."""
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+    _unsafe_reset_threadpool(1)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     lines = [
         f"Made by `python benchmarks/design_search.py`: {machine()}.",
