@@ -134,7 +134,7 @@ def nearest_rows(first: Row, second: Row) -> tuple[tuple[Row, Row], float]:
 def rotation_of(rows: tuple[Row, Row]) -> np.ndarray:
     """The rotation (3, 3) with these first two rows."""
     (a, b, c), (d, e, f) = rows
-    return np.array([[a, b, c], [d, e, f], [b * f - c * e, c * d - a * f, a * e - b * d]])
+    return np.array((a, b, c, d, e, f, b * f - c * e, c * d - a * f, a * e - b * d)).reshape(3, 3)
 
 
 def dot(a: Row, b: Row) -> float:

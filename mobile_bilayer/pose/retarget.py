@@ -150,16 +150,21 @@ def _eye(along: Row, to_iris: Row, down: Row) -> Eye:
     return Eye(width, down[1] / width, (x / width, y / width, z / width))
 
 
+def openings(face: np.ndarray) -> tuple[float, float]:
+    """Openness of both eyes, on average; mean distance down of the three middle pairs of lip points, in mouth widths."""
+    sums = measure(face)
+    (right, left), (mouth, lips) = _eyes(sums), sums[6:8].tolist()
+    return (right.openness + left.openness) / 2, lips[1] / _length(mouth)
+
+
 def openness(face: np.ndarray) -> float:
-    """Of both eyes, on average."""
-    right, left = eyes_of(face)
-    return (right.openness + left.openness) / 2
+    """The first of `openings`."""
+    return openings(face)[0]
 
 
 def lip_opening(face: np.ndarray) -> float:
-    """Mean distance down of the three middle pairs of lip points, over the mouth's width."""
-    across, apart = measure(face)[6:8].tolist()
-    return apart[1] / _length(across)
+    """The second of `openings`."""
+    return openings(face)[1]
 
 
 def shut_lips(face: np.ndarray) -> np.ndarray:

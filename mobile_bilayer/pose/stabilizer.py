@@ -116,7 +116,7 @@ def share(speed, step_s: float, rest_hz, speed_hz):
 
     speed, rest_hz and speed_hz: numbers, or arrays of one a part
     """
-    turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
+    turns = (2 * math.pi * step_s) * (rest_hz + speed_hz * speed)
     return turns / (1 + turns)
 
 
@@ -140,6 +140,7 @@ class Stabilizer:
         """The next frame is given out as it is."""
         self._last: Motion | None = None
         self._read: Motion | None = None
+        self._read_numbers: list[float] = []  # of its pose
         self._time_s = 0.0
 
     def __call__(self, motion: Motion, time_s: float) -> Motion:
@@ -148,16 +149,17 @@ class Stabilizer:
         self._time_s = time_s
         if self._last is None or not 0 < step_s <= self.config.gap_s:
             self._last = motion
+            self._read_numbers = _numbers(motion.pose)
         else:
             self._last = Motion(self._pose(motion.pose, step_s), self._face(motion.face, step_s))
         self._read = motion
         return self._last
 
     def _pose(self, pose: HeadPose, step_s: float) -> HeadPose:
-        smoothing = self.config.pose
-        was, now = _numbers(self._last.pose), _numbers(pose)
-        if smoothing.newest < 1:
-            now = [b + smoothing.newest * (a - b) for a, b in zip(now, _numbers(self._read.pose), strict=True)]
+        smoothing, newest = self.config.pose, self.config.pose.newest
+        was, read, before = _numbers(self._last.pose), _numbers(pose), self._read_numbers
+        self._read_numbers = read
+        now = [b + newest * (a - b) for a, b in zip(read, before, strict=True)]
         a, b, c, d, e, f, x, y = steps = list(map(sub, now, was))
         # Points of a head lie half a unit from its middle, on average.
         far = math.sqrt((a * a + b * b + c * c + d * d + e * e + f * f) / 4 + x * x + y * y) / self._last.pose.scale
@@ -170,7 +172,8 @@ class Stabilizer:
         change *= self._newest
         change += self._read.face
         change -= self._last.face
-        speeds = np.sqrt(mean.dot((change * change).ravel())) / step_s
+        speeds = np.sqrt(mean.dot((change * change).ravel()))
+        speeds /= step_s
         change *= share(speeds, step_s, self._rest_hz, self._speed_hz).take(whose)
         change += self._last.face
         return change
@@ -247,8 +250,9 @@ def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
 
 def _numbers(pose: HeadPose) -> list[float]:
     """The two rows that take a face to its picture, and the shift: eight numbers that may be added and weighted."""
-    first, second, _ = pose.rotation.tolist()
-    return [pose.scale * v for v in (*first, *second)] + pose.shift.tolist()
+    (a, b, c), (d, e, f), _ = pose.rotation.tolist()
+    scale = pose.scale
+    return [scale * a, scale * b, scale * c, scale * d, scale * e, scale * f, *pose.shift.tolist()]
 
 
 def _pose_of(numbers: list[float]) -> HeadPose:
