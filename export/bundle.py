@@ -26,8 +26,9 @@ from mobile_bilayer.pose.head import HEAD_POINTS, POINTS, TORSO_POINTS, face_tem
 from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.pose.retarget import Retargeter
+from mobile_bilayer.pose.stabilizer import StabilizerConfig
 from mobile_bilayer.runtime.bundle import CHANNELS, CHECKED, Bundle
-from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec
+from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec, template_points
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
 from mobile_bilayer.student.network import SIZES, Student
 from mobile_bilayer.student.weights import load_student
@@ -310,7 +311,8 @@ def _write(
         head_points=_rows(HEAD_POINTS),
         torso_points=_rows(TORSO_POINTS),
         rigid=tuple(int(i) for i in template.rigid),
-        rigid_points=_rows(template.points[template.rigid]),
+        template_points=template_points(),
+        stabilizer=StabilizerConfig(),
         crop_up=CROP_UP,
         image_px=256,
     )

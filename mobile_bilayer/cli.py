@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from mobile_bilayer.errors import MobileBilayerError
 
@@ -485,6 +486,35 @@ def pose(
     if sheet is not None:
         write_image(sheet, result.sheet)
         out.print(str(sheet), soft_wrap=True)
+
+
+@evaluate_app.command(epilog="Example:  mobile-bilayer evaluate groups groups.csv --data videos/ --json groups.json")
+def groups(
+    table: Annotated[Path, typer.Argument(metavar="GROUPS", help="CSV: file (video or photo), group; a row for each group of a file.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that the files' paths begin from. Default: the CSV's.", show_default=False)
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of each video, from its start.")] = 50,
+    json: Annotated[Path | None, typer.Option(help="Report to write (.json).")] = None,
+) -> None:
+    """Whose faces are lost and whose eyes misread: by group, and in dim light, with glasses and hats drawn on."""
+    from mobile_bilayer.evaluation.groups import evaluate_groups, read_groups
+
+    _check_reports(json, None)
+    files = read_groups(table, data)
+    with _progress() as on_progress:
+        result = evaluate_groups(files, frames, on_progress)
+    shown = Table("group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("files", "pictures", "found ↑", "wrong pose ↓", "eye gap error ↓"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in result.rows:
+        wrong = "-" if row.wrong is None else f"{row.wrong:.1%}"
+        gap = "-" if row.gap is None else f"{row.gap:.1f} %"
+        shown.add_row(Text(row.group), str(row.files), str(row.pictures), f"{row.found:.1%}", wrong, gap)
+    out.print(shown)
+    if json is not None:
+        result.save(json)
+        out.print(str(json), soft_wrap=True)
 
 
 @app.command(epilog="Example:  mobile-bilayer golden -o golden/")

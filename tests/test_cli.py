@@ -22,7 +22,7 @@ needs_model = pytest.mark.skipif(
 )
 COMMANDS = (
     "animate", "grid", "avatar", "track", "prepare", "export", "train student", "train teacher", "evaluate fidelity",
-    "evaluate pose", "golden", "teacher import",
+    "evaluate pose", "evaluate groups", "golden", "teacher import",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

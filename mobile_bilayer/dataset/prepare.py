@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from mobile_bilayer.capture.images import read_image, written_aside
-from mobile_bilayer.capture.landmarker import Landmarker, Segmenter, detect_padded
+from mobile_bilayer.capture.landmarker import TURNS, Landmarker, Segmenter, detect_padded, find_turn
 from mobile_bilayer.dataset.shards import SIDE_PX, encode_clip, encode_frame, read_index, write_tar
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
@@ -32,6 +32,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 # Two frames have a cut between them when their thumbnails differ by so much, of [0, 1], and by so many times as much as
 # the clip's usually do. In joined clips of TV news cuts came to 0.03..0.14, at 5 to 60 times the usual.
 CUT, CUT_TIMES = 0.025, 4.0
+TURN_LOOKS = 3  # pictures that say whether a clip lies on its side
 SURE_CUT = 0.15  # is one whatever is usual; no camera that moved came to more than 0.07
 
 
@@ -315,9 +316,13 @@ def _prepare_clip(clip: Clip, path: Path, frames_per_second: float) -> str | Non
 
     Raises what is not the clip's fault, and would befall every other clip.
     """
-    with Landmarker(video=False) as landmarker, Segmenter() as segmenter:
+    with (
+        Landmarker(video=False) as landmarker,
+        Landmarker(video=False, sure=True) as sure,
+        Segmenter() as segmenter,
+    ):
         try:
-            content = _content(clip, frames_per_second, landmarker, segmenter)
+            content = _content(clip, frames_per_second, landmarker, sure, segmenter)
         # All that files from anywhere can bring about: one of them must not stop 150,000 others for ever.
         except (MobileBilayerError, RuntimeError, ValueError, cv2.error) as error:
             gone = [file for file in clip.files if not file.is_file()]
@@ -334,13 +339,20 @@ def _prepare_clip(clip: Clip, path: Path, frames_per_second: float) -> str | Non
     return None
 
 
-def _content(clip: Clip, frames_per_second: float, landmarker: Landmarker, segmenter: Segmenter) -> bytes | None:
-    """A clip's file; None with fewer than two faces."""
-    found = {
-        number: points
-        for number, rgb in enumerate(_pictures(clip, frames_per_second))
-        if (points := detect_padded(landmarker, rgb)) is not None
-    }
+def _content(
+    clip: Clip, frames_per_second: float, landmarker: Landmarker, sure: Landmarker, segmenter: Segmenter
+) -> bytes | None:
+    """A clip's file; None with fewer than two faces. One that lies on its side or stands on its head is refused."""
+    found: dict[int, np.ndarray] = {}
+    turns: list[int] = []  # of the first pictures with a face; or of the first of all, while there is none
+    for number, rgb in enumerate(_pictures(clip, frames_per_second)):
+        points = detect_padded(landmarker, rgb)
+        if points is not None:
+            found[number] = points
+        if number == 0 or (points is not None and len(found) <= TURN_LOOKS):
+            turns.append(find_turn(sure, rgb, points))
+    if any(turns) and (len(found) < 2 or 2 * np.count_nonzero(turns) > len(turns)):
+        raise MobileBilayerError(f"the face {TURNS[max(turns)]}; turn the {'photos' if clip.photos else 'video'} upright first")
     if len(found) < 2:
         return None
     boxes = {number: head_crop(points) for number, points in found.items()}

@@ -33,7 +33,7 @@ from mobile_bilayer.pose.head import (
 )
 from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.pose.neutral import Neutral, ease_to_neutral
-from mobile_bilayer.pose.stabilizer import PARTS, Stabilizer, StabilizerConfig, parts, stabilize
+from mobile_bilayer.pose.stabilizer import FILE, PARTS, Stabilizer, StabilizerConfig, parts, stabilize
 from mobile_bilayer.samples import sample_photo, sample_track
 
 TOLERANCE = 1e-4  # of a value: numbers are written with six digits behind the point
@@ -173,6 +173,7 @@ def _constants() -> dict:
             "template_rigid": template.rigid,
             "template_jaw": template.jaw,
             "stabilizer": asdict(StabilizerConfig()),
+            "stabilizer_file": asdict(FILE),
             "parts": PARTS,
             "part_of_landmark": parts(),
             **{

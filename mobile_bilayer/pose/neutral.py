@@ -14,7 +14,7 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import HeadPose, Motion, nearest_rows, put_together, rotation_of, take_apart
-from mobile_bilayer.pose.retarget import lip_opening, openness
+from mobile_bilayer.pose.retarget import openings
 from mobile_bilayer.pose.track import Track
 
 # A frame counts less by e (2.7) for the first so many degrees from frontal, for lips so many mouth widths further apart,
@@ -27,15 +27,16 @@ LARGEST_STEP = 0.1  # live: of the way to a frame that shows the face more at re
 
 def frontal(motion: Motion) -> float:
     """How much a frame counts for the pose: 1 from the front, and less when turned."""
-    cosine = (float(np.trace(motion.pose.rotation)) - 1) / 2
+    (a, _, _), (_, b, _), (_, _, c) = motion.pose.rotation.tolist()
+    cosine = (a + b + c - 1) / 2
     angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
     return math.exp(-((angle / ANGLE) ** 2))
 
 
 def restful(motion: Motion) -> float:
     """How much a frame counts for the face, among those as frontal; above 0, for comparing frames."""
-    open_eyes = min(openness(motion.face), 1.0)
-    open_lips = min(max(lip_opening(motion.face), 0.0), 1.0)
+    open_eyes, open_lips = openings(motion.face)
+    open_eyes, open_lips = min(open_eyes, 1.0), min(max(open_lips, 0.0), 1.0)
     return math.exp(open_eyes / LIDS - open_lips / LIPS)
 
 

@@ -11,8 +11,10 @@ gaze   goes as many widths of the eye to the side
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from functools import cache
+from operator import gt, sub
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -60,16 +62,13 @@ class Eye(NamedTuple):  # as `HeadPose`
     gaze: Row
 
 
-@dataclass(frozen=True)
-class Rest:
+class Rest(NamedTuple):
     """A face that motion starts from: the source's, and the driver's in its neutral frame.
 
     motion       as it is in the picture
     face         (478, 3) the same with its lips shut
     eyes         as they are in the picture, the person's right one first
-    lid_gaps     (2, 7, 3) from each upper lid point to the lower one
-    lid_meets    (2, 7, 3) where the two would meet
-    irises       (2, 5, 3) their points, from their first, the middle
+    eye_places   (38, 3) where lids and irises are put from: see `_sums`
     mouth_width  of the corners
     brow_height  mean distance of brows and eyes
     """
@@ -77,55 +76,103 @@ class Rest:
     motion: Motion
     face: np.ndarray
     eyes: tuple[Eye, Eye]
-    lid_gaps: np.ndarray
-    lid_meets: np.ndarray
-    irises: np.ndarray
+    eye_places: np.ndarray
     mouth_width: float
     brow_height: float
 
 
 def rest_of(motion: Motion) -> Rest:
     """What `move` needs to know of a face."""
-    face = motion.face
-    brows = face[BROWS].mean(1) - face[EYE_CORNERS].mean(1)
+    sums = measure(motion.face)
+    mouth, lips, right, left = sums[6:10].tolist()
+    width = _length(mouth)
     return Rest(
         motion,
-        shut_lips(face),
-        eyes_of(face),
-        face[LOWER_LIDS] - face[UPPER_LIDS],
-        _lids_meet(face),
-        face[IRISES] - face[IRISES[:, :1]],
-        _mouth_width(face),
-        float(np.linalg.norm(brows, axis=1).mean()),
+        _shut_lips(motion.face, lips[1] / width),
+        _eyes(sums),
+        sums[10:],
+        width,
+        (_length(right) + _length(left)) / 2,
     )
+
+
+def measure(face: np.ndarray) -> np.ndarray:
+    """(48, 3) all that is measured of a face (478, 3); `_sums` says what."""
+    landmarks, weights = _sums()
+    return weights.dot(face.take(landmarks, 0))
+
+
+@cache
+def _sums() -> tuple[np.ndarray, np.ndarray]:
+    """All that is measured are weighted sums of landmarks: which those are (N,), and their weights (48, N).
+
+    0 to 5    of each eye: along it, from its middle to the iris, from lid to lid
+    6 and 7   from corner to corner of the mouth, from lip to lip
+    8 and 9   of each eye: from it to its brow
+    10 to 47  where pairs of lids meet, as often as `_EYE_POINTS` has their points, and the eyes' middles, as often
+    """
+    sums: list[dict[int, float]] = []
+    for (outer, inner), iris, upper, lower in zip(EYE_CORNERS, IRISES, UPPER_LIDS, LOWER_LIDS, strict=True):
+        sums.append({outer: 1, inner: -1})
+        sums.append({iris[0]: 1} | _mean([outer, inner], -1))
+        sums.append(_mean(lower[2:5], 1) | _mean(upper[2:5], -1))
+    sums.append({MOUTH_CORNERS[0]: 1, MOUTH_CORNERS[1]: -1})
+    sums.append(_mean(LOWER_LIPS[MIDDLE], 1) | _mean(UPPER_LIPS[MIDDLE], -1))
+    sums += [_mean(brow, 1) | _mean(corners, -1) for brow, corners in zip(BROWS, EYE_CORNERS, strict=True)]
+    lids = zip(UPPER_LIDS.ravel(), LOWER_LIDS.ravel(), strict=True)
+    sums += 2 * [{upper: 1 - UPPER_LID, lower: UPPER_LID} for upper, lower in lids]
+    sums += [_mean(corners, 1) for corners, iris in zip(EYE_CORNERS, IRISES, strict=True) for _ in iris]
+    landmarks = sorted(set().union(*sums))
+    return np.array(landmarks), np.array([[weights.get(landmark, 0.0) for landmark in landmarks] for weights in sums])
+
+
+def _mean(landmarks: Sequence[int], weight: float) -> dict[int, float]:
+    return dict.fromkeys(landmarks, weight / len(landmarks))
+
+
+def _length(vector: Row) -> float:
+    return max(math.sqrt(dot(vector, vector)), 1e-6)
 
 
 def eyes_of(face: np.ndarray) -> tuple[Eye, Eye]:
     """Both eyes of a face (478, 3), the person's right one first."""
-    points = face.take(_EYE_POINTS, 0).reshape(9, 6)
-    measures = (_EYE_MEASURES @ points).tolist()
-    return _eye(*(row[:3] for row in measures)), _eye(*(row[3:] for row in measures))
+    return _eyes(measure(face))
+
+
+def _eyes(sums: np.ndarray) -> tuple[Eye, Eye]:
+    right, left = sums[:3].tolist(), sums[3:6].tolist()
+    return _eye(*right), _eye(*left)
 
 
 def _eye(along: Row, to_iris: Row, down: Row) -> Eye:
-    width = max(math.sqrt(dot(along, along)), 1e-6)
-    return Eye(width, down[1] / width, [step / width for step in to_iris])
+    width = _length(along)
+    x, y, z = to_iris
+    return Eye(width, down[1] / width, (x / width, y / width, z / width))
+
+
+def openings(face: np.ndarray) -> tuple[float, float]:
+    """Openness of both eyes, on average; mean distance down of the three middle pairs of lip points, in mouth widths."""
+    sums = measure(face)
+    (right, left), (mouth, lips) = _eyes(sums), sums[6:8].tolist()
+    return (right.openness + left.openness) / 2, lips[1] / _length(mouth)
 
 
 def openness(face: np.ndarray) -> float:
-    """Of both eyes, on average."""
-    right, left = eyes_of(face)
-    return (right.openness + left.openness) / 2
+    """The first of `openings`."""
+    return openings(face)[0]
 
 
 def lip_opening(face: np.ndarray) -> float:
-    """Mean distance down of the three middle pairs of lip points, over the mouth's width."""
-    return float((face[LOWER_LIPS[MIDDLE], 1] - face[UPPER_LIPS[MIDDLE], 1]).mean() / _mouth_width(face))
+    """The second of `openings`."""
+    return openings(face)[1]
 
 
 def shut_lips(face: np.ndarray) -> np.ndarray:
     """The face (478, 3) with its lips shut; the jaw comes along. Lips that may be shut already stay as they are."""
-    opening = lip_opening(face)
+    return _shut_lips(face, lip_opening(face))
+
+
+def _shut_lips(face: np.ndarray, opening: float) -> np.ndarray:
     if opening <= SHUT_LIPS:
         return face
     spare = (1 - max(2 * SHUT_LIPS - opening, TIGHT_LIPS) / opening) * (face[LOWER_LIPS] - face[UPPER_LIPS])
@@ -156,56 +203,85 @@ def proportions(source: Rest, neutral: Rest) -> np.ndarray:
         min(max(mine / max(theirs, 1e-3), PROPORTION_RANGE[0]), PROPORTION_RANGE[1])
         for mine, theirs in ((source.brow_height, neutral.brow_height), (source.mouth_width, neutral.mouth_width))
     )
-    height = face_template().points[:, 1:2].astype(np.float64)
+    above, below = _above_and_below()
+    return 1 + (brows - 1) * above + (mouth - 1) * below
+
+
+@cache
+def _above_and_below() -> tuple[np.ndarray, np.ndarray]:
+    """(478, 3) each: 1 in brows and forehead, and 1 from the mouth down."""
+    height = np.repeat(face_template().points[:, 1:2].astype(np.float64), 3, axis=1)
     # The eyes' line is at -0.37, the nose's tip at 0.03, the mouth at 0.4.
-    above = np.clip((-0.42 - height) / 0.1, 0, 1)
-    below = np.clip((height - 0.1) / 0.15, 0, 1)
-    return np.repeat(1 + above * (brows - 1) + below * (mouth - 1), 3, axis=1)
+    return np.clip((-0.42 - height) / 0.1, 0, 1), np.clip((height - 0.1) / 0.15, 0, 1)
 
 
-def move(source: Rest, neutral: Rest, driving: Motion, scales: np.ndarray) -> Motion:
+class Source(NamedTuple):
+    """The face that is moved.
+
+    rest        as in the photo
+    eye_points  (38, 3) its lids and irises in the photo, with lids that meet
+    eye_ways    (8, 114) how those points, one after the other, go: when the right or the left lids are open as far as in the
+                photo, and with each of the three numbers of the right and of the left gaze
+    """
+
+    rest: Rest
+    eye_points: np.ndarray
+    eye_ways: np.ndarray
+
+
+def source_of(motion: Motion) -> Source:
+    """What `move` needs to know of the face that is moved."""
+    rest = rest_of(motion)
+    ways = np.zeros((8, 38, 3))
+    for eye, (upper, lower) in enumerate(zip(UPPER_LIDS, LOWER_LIDS, strict=True)):
+        gaps = motion.face[lower] - motion.face[upper]
+        ways[eye, 7 * eye : 7 * eye + 7] = -UPPER_LID * gaps
+        ways[eye, 14 + 7 * eye : 21 + 7 * eye] = (1 - UPPER_LID) * gaps
+        ways[2 + 3 * eye : 5 + 3 * eye, 28 + 5 * eye : 33 + 5 * eye] = rest.eyes[eye].width * np.eye(3)[:, None]
+    points = motion.face[_EYE_POINTS]
+    points[:28] = rest.eye_places[:28]
+    return Source(rest, points, ways.reshape(8, -1))
+
+
+def move(source: Source, neutral: Rest, driving: Motion, scales: np.ndarray) -> Motion:
     """The source when the driver has moved from `neutral` to `driving`; scales are those of `proportions`."""
-    face = source.face + scales * (driving.face - neutral.face)
+    face = driving.face - neutral.face
+    face *= scales
+    face += source.rest.face
     # Rounding and noise must not push one lip through the other.
-    lips = face.take(_LIPS, 0)
-    across = (lips[: len(UPPER_LIPS), 1] - lips[len(UPPER_LIPS) :, 1]) / 2
-    if across.max() > 0:
-        across = np.maximum(across, 0)
+    heights = face.take(_LIP_HEIGHTS).tolist()
+    if any(map(gt, heights[:9], heights[9:])):
+        across = [max(upper - lower, 0.0) / 2 for upper, lower in zip(heights[:9], heights[9:], strict=True)]
         face[UPPER_LIPS, 1] -= across
         face[LOWER_LIPS, 1] += across
 
-    # Where the lids meet moves as the driver's does; from there it is the source's own gap, whatever the driver's shape.
-    eyes = eyes_of(driving.face)
-    shares = [lid_share(now.openness, rest.openness) for now, rest in zip(eyes, neutral.eyes, strict=True)]
-    gaps = source.lid_gaps * np.array(shares)[:, None, None]
-    upper = _lids_meet(driving.face)
-    upper += source.lid_meets
-    upper -= neutral.lid_meets
-    upper -= UPPER_LID * gaps
-    face[_LIDS] = np.concatenate([upper, upper + gaps]).reshape(-1, 3)
-
-    corners = face.take(_CORNERS, 0)
-    middles = [
-        [
-            middle + mine.width * (gaze + now - was)
-            for middle, gaze, now, was in zip(there, mine.gaze, theirs.gaze, rest.gaze, strict=True)
-        ]
-        for there, mine, theirs, rest in zip(
-            ((corners[:2] + corners[2:]) / 2).tolist(), source.eyes, eyes, neutral.eyes, strict=True
-        )
+    # Where lids meet and where the eyes' middles are moves as the driver's do. From there it is the source's own gap by the
+    # driver's ratio, and as many of the source's widths to the side, whatever the shape of the driver's eyes.
+    sums = measure(driving.face)
+    (right, left), (was_right, was_left) = _eyes(sums), neutral.eyes
+    changes = [
+        lid_share(right.openness, was_right.openness),
+        lid_share(left.openness, was_left.openness),
+        *map(sub, right.gaze, was_right.gaze),
+        *map(sub, left.gaze, was_left.gaze),
     ]
-    face[_IRISES] = (source.irises + np.array(middles)[:, None]).reshape(-1, 3)
-    return Motion(moved_pose(source.motion.pose, neutral.motion.pose, driving.pose), face)
+    points = np.array(changes).dot(source.eye_ways).reshape(38, 3)
+    points += source.eye_points
+    points += sums[10:]
+    points -= neutral.eye_places
+    face[_EYE_POINTS] = points
+    return Motion(moved_pose(source.rest.motion.pose, neutral.motion.pose, driving.pose), face)
 
 
 def moved_pose(source: HeadPose, neutral: HeadPose, driving: HeadPose) -> HeadPose:
     """The source's pose, turned, shifted and scaled as the driver's was; within what its picture can show."""
     scale = min(max(driving.scale / neutral.scale, SCALE_RANGE[0]), SCALE_RANGE[1])
     unit = source.scale / neutral.scale
-    x, y = ((now - was) * unit for now, was in zip(driving.shift.tolist(), neutral.shift.tolist(), strict=True))
+    (x, y), (was_x, was_y), (at_x, at_y) = driving.shift.tolist(), neutral.shift.tolist(), source.shift.tolist()
+    x, y = unit * (x - was_x), unit * (y - was_y)
     within = min(1.0, LARGEST_SHIFT / max(math.hypot(x, y), 1e-6))
-    turn = driving.rotation @ neutral.rotation.T
-    return HeadPose(source.scale * scale, turn @ source.rotation, source.shift + np.array([within * x, within * y]))
+    turn = driving.rotation.dot(neutral.rotation.T)
+    return HeadPose(source.scale * scale, turn.dot(source.rotation), np.array([at_x + within * x, at_y + within * y]))
 
 
 class Retargeter:
@@ -221,14 +297,14 @@ class Retargeter:
         if mode not in MODES:
             raise MobileBilayerError(f"There is no motion {mode!r}. Choose one of {', '.join(MODES)}.")
         self.mode = mode
-        self.source, self.neutral = (rest_of(_apart(face)) for face in (source, neutral))
-        self._scales = proportions(self.source, self.neutral)
+        self.source, self.neutral = source_of(_apart(source)), rest_of(_apart(neutral))
+        self._scales = proportions(self.source.rest, self.neutral)
 
     def with_neutral(self, neutral: np.ndarray | Motion) -> Retargeter:
         """The same with another neutral frame."""
         other = copy(self)
         other.neutral = rest_of(_apart(neutral))
-        other._scales = proportions(other.source, other.neutral)
+        other._scales = proportions(other.source.rest, other.neutral)
         return other
 
     def __call__(self, driving: np.ndarray | Motion) -> np.ndarray:
@@ -236,7 +312,7 @@ class Retargeter:
         motion = _apart(driving)
         if self.mode == "relative":
             return put_together(move(self.source, self.neutral, motion, self._scales))
-        pose = moved_pose(self.source.motion.pose, self.neutral.motion.pose, motion.pose)
+        pose = moved_pose(self.source.rest.motion.pose, self.neutral.motion.pose, motion.pose)
         return put_together(Motion(HeadPose(pose.scale, motion.pose.rotation, pose.shift), motion.face))
 
 
@@ -256,26 +332,5 @@ def _apart(face: np.ndarray | Motion) -> Motion:
     return face if isinstance(face, Motion) else take_apart(face)
 
 
-def _lids_meet(face: np.ndarray) -> np.ndarray:
-    upper, lower = face.take(_LIDS, 0).reshape(2, 2, 7, 3)
-    return upper + UPPER_LID * (lower - upper)
-
-
-def _mouth_width(face: np.ndarray) -> float:
-    return float(np.linalg.norm(face[MOUTH_CORNERS[0]] - face[MOUTH_CORNERS[1]]))
-
-
-# In one row each: NumPy finds points so in half the time.
-_LIPS = np.concatenate([UPPER_LIPS, LOWER_LIPS])
-_LIDS = np.stack([UPPER_LIDS, LOWER_LIDS]).ravel()
-_IRISES = IRISES.ravel()
-_CORNERS = EYE_CORNERS.T.ravel()
-# Of both eyes: corners, iris, three pairs of lid points; and what is taken of them: along, to the iris, down.
-_EYE_POINTS = np.concatenate([EYE_CORNERS, IRISES[:, :1], UPPER_LIDS[:, 2:5], LOWER_LIDS[:, 2:5]], 1).T.ravel()
-_EYE_MEASURES = np.array(
-    [
-        [1, -1, 0, 0, 0, 0, 0, 0, 0],
-        [-1 / 2, -1 / 2, 1, 0, 0, 0, 0, 0, 0],
-        [0, 0, 0, -1 / 3, -1 / 3, -1 / 3, 1 / 3, 1 / 3, 1 / 3],
-    ]
-)
+_EYE_POINTS = np.concatenate([UPPER_LIDS.ravel(), LOWER_LIDS.ravel(), IRISES.ravel()])
+_LIP_HEIGHTS = 3 * np.concatenate([UPPER_LIPS, LOWER_LIPS]) + 1  # where a face's numbers have them

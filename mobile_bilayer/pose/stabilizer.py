@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from operator import sub
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from mobile_bilayer.pose.retarget import BROWS, IRISES, LOWER_LIDS, UPPER_LIDS
 WIDE = (1 / 64, 6 / 64, 15 / 64, 20 / 64, 15 / 64, 6 / 64, 1 / 64)  # 0.62, 0.13, 0
 NARROW = (0.0, 1 / 32, 8 / 32, 14 / 32, 8 / 32, 1 / 32, 0.0)  # 0.79, 0.38, 0
 SHARP = (0.0, -0.05, 0.25, 0.6, 0.25, -0.05, 0.0)  # 0.95, 0.7, 0
+ALONE = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # all of it
 REACH = 3  # frames to each side
 KERNEL_S, NO_KERNEL_S = 1 / 24, 1 / 10
 
@@ -36,14 +38,14 @@ class Smoothing:
 
     rest_hz   cut-off when nothing moves: lower is calmer
     speed_hz  by how much the cut-off rises for each template unit (distance of the outer eye corners) a second
-    newest    live: weight of the newest frame as it was read; the one before it has the rest
+    newest    weight of the newest frame as it was read; the one before it has the rest
     kernel    of a file: weights of three frames before, this one and three behind
     """
 
     rest_hz: float
     speed_hz: float
-    newest: float
-    kernel: tuple[float, ...]
+    newest: float = 1.0
+    kernel: tuple[float, ...] = ALONE
 
     def __post_init__(self) -> None:
         if not (0 < self.rest_hz < math.inf and 0 <= self.speed_hz < math.inf and 0 < self.newest <= 1):
@@ -60,24 +62,30 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class StabilizerConfig:
-    """Smoothing of each part; a pause longer than `gap_s` starts anew."""
+    """Smoothing of each part, live unless said otherwise; a pause longer than `gap_s` starts anew."""
 
-    pose: Smoothing = Smoothing(2.0, 20.0, 0.55, WIDE)
-    skin: Smoothing = Smoothing(1.0, 40.0, 0.55, WIDE)
-    brows: Smoothing = Smoothing(1.0, 60.0, 0.55, NARROW)
-    mouth: Smoothing = Smoothing(3.0, 120.0, 0.55, NARROW)
-    lids: Smoothing = Smoothing(2.0, 80.0, 0.7, SHARP)
-    gaze: Smoothing = Smoothing(1.0, 60.0, 0.6, SHARP)
+    pose: Smoothing = Smoothing(2.0, 12.0, 0.5)
+    skin: Smoothing = Smoothing(1.0, 25.0, 0.5)
+    brows: Smoothing = Smoothing(1.0, 60.0, 0.5)
+    mouth: Smoothing = Smoothing(6.0, 16.0, 0.5)
+    lids: Smoothing = Smoothing(2.0, 80.0, 0.7)
+    gaze: Smoothing = Smoothing(1.0, 60.0, 0.55)
     gap_s: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.gap_s < math.inf:
             raise MobileBilayerError(f"A stabiliser's gap_s is {self.gap_s}; it must be above 0. Try 0.5.")
 
-    def without_delay(self) -> StabilizerConfig:
-        """The same, but the newest frame stands for itself."""
-        return replace(self, **{name: replace(getattr(self, name), newest=1.0) for name in set(PARTS) | {"pose"}})
 
+# For files: kernels have taken what trembles, so that faster motion may pass.
+FILE = StabilizerConfig(
+    pose=Smoothing(2.0, 20.0, kernel=WIDE),
+    skin=Smoothing(1.0, 40.0, kernel=WIDE),
+    brows=Smoothing(1.0, 60.0, kernel=NARROW),
+    mouth=Smoothing(3.0, 120.0, kernel=NARROW),
+    lids=Smoothing(2.0, 80.0, kernel=SHARP),
+    gaze=Smoothing(1.0, 60.0, kernel=SHARP),
+)
 
 # Each part, and the field of the config that smooths it.
 PARTS = ("skin", "brows", "mouth", "lids", "lids", "gaze", "gaze")
@@ -97,13 +105,10 @@ def parts() -> np.ndarray:
 
 @cache
 def _parts() -> tuple[np.ndarray, np.ndarray]:
-    """Each landmark's part, and (parts, 478) which takes the mean over each."""
-    whose = parts()
-    member = (whose == np.arange(len(PARTS))[:, None]).astype(np.float64)
-    return whose, member / member.sum(1, keepdims=True)
-
-
-_ONES = np.ones(3)  # NumPy adds up three columns faster as a product
+    """(478, 3) each number's part, and (parts, 1434) which takes the mean square of each part's distances."""
+    whose = np.repeat(parts()[:, None], 3, 1)
+    member = (whose.ravel() == np.arange(len(PARTS))[:, None]).astype(np.float64)
+    return whose, 3 * member / member.sum(1, keepdims=True)
 
 
 def share(speed, step_s: float, rest_hz, speed_hz):
@@ -111,7 +116,7 @@ def share(speed, step_s: float, rest_hz, speed_hz):
 
     speed, rest_hz and speed_hz: numbers, or arrays of one a part
     """
-    turns = 2 * math.pi * step_s * (rest_hz + speed_hz * speed)
+    turns = (2 * math.pi * step_s) * (rest_hz + speed_hz * speed)
     return turns / (1 + turns)
 
 
@@ -119,7 +124,7 @@ class Stabilizer:
     """Frame by frame: `stabilizer(motion, time_s)`.
 
     The newest frame is first joined with the one before it, which takes what trembles from frame to frame and is late by
-    less than half of one; a filter that looks at its own output would be as late, and leave half of the trembling.
+    half of one; a filter that looks at its own output would be as late, and leave half of the trembling.
 
     It starts anew by `reset()`, as after a lost face, and by itself after a pause or when time goes backwards.
     """
@@ -128,13 +133,14 @@ class Stabilizer:
         self.config = config or StabilizerConfig()
         smoothings = [getattr(self.config, name) for name in PARTS]
         self._rest_hz, self._speed_hz = np.array([(s.rest_hz, s.speed_hz) for s in smoothings]).T
-        self._newest = np.array([s.newest for s in smoothings]).take(_parts()[0])[:, None]
+        self._newest = np.array([s.newest for s in smoothings]).take(_parts()[0])
         self.reset()
 
     def reset(self) -> None:
         """The next frame is given out as it is."""
         self._last: Motion | None = None
         self._read: Motion | None = None
+        self._read_numbers: list[float] = []  # of its pose
         self._time_s = 0.0
 
     def __call__(self, motion: Motion, time_s: float) -> Motion:
@@ -143,29 +149,32 @@ class Stabilizer:
         self._time_s = time_s
         if self._last is None or not 0 < step_s <= self.config.gap_s:
             self._last = motion
+            self._read_numbers = _numbers(motion.pose)
         else:
             self._last = Motion(self._pose(motion.pose, step_s), self._face(motion.face, step_s))
         self._read = motion
         return self._last
 
     def _pose(self, pose: HeadPose, step_s: float) -> HeadPose:
-        smoothing = self.config.pose
-        was, now = _numbers(self._last.pose), _numbers(pose)
-        if smoothing.newest < 1:
-            now = [b + smoothing.newest * (a - b) for a, b in zip(now, _numbers(self._read.pose), strict=True)]
-        steps = [b - a for a, b in zip(was, now, strict=True)]
+        smoothing, newest = self.config.pose, self.config.pose.newest
+        was, read, before = _numbers(self._last.pose), _numbers(pose), self._read_numbers
+        self._read_numbers = read
+        now = [b + newest * (a - b) for a, b in zip(read, before, strict=True)]
+        a, b, c, d, e, f, x, y = steps = list(map(sub, now, was))
         # Points of a head lie half a unit from its middle, on average.
-        far = math.sqrt(sum(v * v for v in steps[:6]) / 4 + sum(v * v for v in steps[6:])) / self._last.pose.scale
-        part = float(share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz))
+        far = math.sqrt((a * a + b * b + c * c + d * d + e * e + f * f) / 4 + x * x + y * y) / self._last.pose.scale
+        part = share(far / step_s, step_s, smoothing.rest_hz, smoothing.speed_hz)
         return _pose_of([a + part * v for a, v in zip(was, steps, strict=True)])
 
     def _face(self, face: np.ndarray, step_s: float) -> np.ndarray:
         whose, mean = _parts()
         change = face - self._read.face
         change *= self._newest
-        change += self._read.face - self._last.face
-        speeds = np.sqrt(mean @ ((change * change) @ _ONES)) / step_s
-        change *= share(speeds, step_s, self._rest_hz, self._speed_hz).take(whose)[:, None]
+        change += self._read.face
+        change -= self._last.face
+        speeds = np.sqrt(mean.dot((change * change).ravel()))
+        speeds /= step_s
+        change *= share(speeds, step_s, self._rest_hz, self._speed_hz).take(whose)
         change += self._last.face
         return change
 
@@ -181,7 +190,7 @@ def stabilize(
     Where no face was found, landmarks are only taken apart; what comes behind starts anew. Each frame is first joined with
     its neighbours by the `kernel` of each part; then the One-Euro filter goes once forwards and, from there, backwards.
     """
-    config = config or StabilizerConfig()
+    config = config or FILE
     for first, last in _runs(times_s, found, config.gap_s):
         if found[first]:
             yield from _calm(landmarks[first:last], times_s[first:last].tolist(), config)
@@ -197,7 +206,7 @@ def _runs(times_s: np.ndarray, found: np.ndarray, gap_s: float) -> list[tuple[in
 
 
 def _calm(landmarks: np.ndarray, times_s: list[float], config: StabilizerConfig) -> Iterator[Motion]:
-    forwards, backwards = Stabilizer(config.without_delay()), Stabilizer(config.without_delay())
+    forwards, backwards = Stabilizer(config), Stabilizer(config)
     kernels = _kernels(config)
     ready: list[Motion] = []
     for start in range(0, len(times_s), BLOCK):
@@ -235,14 +244,15 @@ def _blend(
 
 
 def _kernels(config: StabilizerConfig) -> tuple[Sequence[float], np.ndarray]:
-    """(7,) weights of the pose, and (7, 478, 1) of each landmark."""
-    return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0], None]
+    """(7,) weights of the pose, and (7, 478, 3) of each landmark."""
+    return config.pose.kernel, np.array([getattr(config, name).kernel for name in PARTS]).T[:, _parts()[0]]
 
 
 def _numbers(pose: HeadPose) -> list[float]:
     """The two rows that take a face to its picture, and the shift: eight numbers that may be added and weighted."""
-    first, second, _ = pose.rotation.tolist()
-    return [pose.scale * v for v in (*first, *second)] + pose.shift.tolist()
+    (a, b, c), (d, e, f), _ = pose.rotation.tolist()
+    scale = pose.scale
+    return [scale * a, scale * b, scale * c, scale * d, scale * e, scale * f, *pose.shift.tolist()]
 
 
 def _pose_of(numbers: list[float]) -> HeadPose:

@@ -192,8 +192,8 @@ def _check_points(manifest: Manifest, path: Path) -> None:
         "mesh": MESH,
         "head_points": HEAD_POINTS,
         "torso_points": TORSO_POINTS,
+        "template_points": template.points,
         "rigid": template.rigid,
-        "rigid_points": template.points[template.rigid],
         "crop_up": CROP_UP,
     }
     for name, wanted in here.items():

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.head import face_template
+from mobile_bilayer.pose.stabilizer import Smoothing, StabilizerConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had `rigid_points` in place of the whole template, and no stabiliser
 # method: names of its inputs, and of its outputs
 METHODS = {
     "encode_avatar": (("image", "source_landmarks"), ("landmark_features", "map_features", "alpha")),
@@ -44,15 +46,17 @@ class MethodSpec:
 class Manifest:
     """manifest.json.
 
-    student      first 16 digits of the sha256 of the float weights: avatars fit every bundle of one student
-    program      file name of the ExecuTorch program
-    sha256       of every other file
-    mesh         MediaPipe landmark indices, in the order the program takes them
-    head_points  (x, y, z) in the face template's units, behind the mesh; moved by the head's fitted pose
-    torso_points (x, y) in crop coordinates, last; they stand still
-    rigid        landmark indices that the head's pose is fitted to, rigid_points their template places
-    crop_up      the crop's half side is the larger side of the landmarks' box, moved up by this share of it
-    image_px     side of source, texture and result
+    student          first 16 digits of the sha256 of the float weights: avatars fit every bundle of one student
+    program          file name of the ExecuTorch program
+    sha256           of every other file
+    mesh             MediaPipe landmark indices, in the order the program takes them
+    head_points      (x, y, z) in the face template's units, behind the mesh; moved by the head's fitted pose
+    torso_points     (x, y) in crop coordinates, last; they stand still
+    template_points  (x, y, z) of the face template's 478 landmarks
+    rigid            landmark indices that the head's pose is fitted to
+    stabilizer       how the driver's motion is smoothed, unless a user wants it otherwise
+    crop_up          the crop's half side is the larger side of the landmarks' box, moved up by this share of it
+    image_px         side of source, texture and result
     """
 
     format_version: int
@@ -68,19 +72,24 @@ class Manifest:
     mesh: tuple[int, ...]
     head_points: tuple[tuple[float, float, float], ...]
     torso_points: tuple[tuple[float, float], ...]
+    template_points: tuple[tuple[float, float, float], ...]
     rigid: tuple[int, ...]
-    rigid_points: tuple[tuple[float, float, float], ...]
+    stabilizer: StabilizerConfig
     crop_up: float
     image_px: int
 
     def to_json(self) -> str:
         """Indented, for people; long lists of numbers on one line."""
         text = json.dumps(asdict(self), indent=1)
-        return re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
+        text = re.sub(r"\[\s+([-\d.e,\s]+?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+        return re.sub(r"\],\n +\[", "], [", text) + "\n"  # and lists of points
 
     @classmethod
     def from_json(cls, text: bytes | str, where: str) -> Manifest:
-        """Strict: every key there, none unknown, every value of its kind. `where` names the bundle in errors."""
+        """Strict: every key there, none unknown, every value of its kind. `where` names the bundle in errors.
+
+        A manifest of version 1 becomes one of this version.
+        """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -88,21 +97,24 @@ class Manifest:
         read = _Reader(f"{where}: manifest.json")
         values = read.of_kind(values, dict, "the manifest")
         version = read.of_kind(values.get("format_version"), int, "format_version")
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             remedy = "Update mobile_bilayer." if version > FORMAT_VERSION else "Export the bundle again."
             raise MobileBilayerError(
-                f"{where}: manifest.json has format version {version}; this reader knows {FORMAT_VERSION}. {remedy}"
+                f"{where}: manifest.json has format version {version}; this reader knows 1 to {FORMAT_VERSION}. {remedy}"
             )
+        if version == 1:
+            values = _second_version(values, read)
         read.keys(values, cls, "the manifest")
         methods = read.of_kind(values["methods"], dict, "methods")
         if set(methods) != set(METHODS):
             raise read.error(f"methods are {sorted(methods)}; they must be {sorted(METHODS)}")
-        numbers = {"head_points": 3, "rigid_points": 3, "torso_points": 2}
+        numbers = {"head_points": 3, "template_points": 3, "torso_points": 2}
         out = {
             **{key: read.of_kind(values[key], str, key) for key in ("name", "student", "size", "precision", "backend", "minimum_runtime", "program")},
             **{key: read.points(values[key], size, key) for key, size in numbers.items()},
             **{key: read.landmarks(values[key], key) for key in ("mesh", "rigid")},
-            "format_version": version,
+            "format_version": FORMAT_VERSION,
+            "stabilizer": read.stabilizer(values["stabilizer"]),
             "crop_up": read.number(values["crop_up"], "crop_up"),
             "image_px": read.of_kind(values["image_px"], int, "image_px"),
             "sha256": {read.file(k): read.hash(v, k) for k, v in read.of_kind(values["sha256"], dict, "sha256").items()},
@@ -111,11 +123,33 @@ class Manifest:
         manifest = cls(**out)
         if manifest.image_px != 256:
             raise read.error(f"image_px is {manifest.image_px}; this reader runs 256")
-        if len(manifest.rigid) != len(manifest.rigid_points):
-            raise read.error(f"rigid has {len(manifest.rigid)} landmarks and rigid_points {len(manifest.rigid_points)}")
         if manifest.program not in manifest.sha256:
             raise read.error(f"sha256 does not list the program {manifest.program}")
         return manifest
+
+
+def template_points() -> tuple:
+    """Those of this version's face template, as a manifest has them."""
+    return tuple(tuple(row) for row in face_template().points.astype(float).round(6).tolist())
+
+
+def _second_version(values: dict, read: _Reader) -> dict:
+    """A first manifest's values: it had the template's rigid points alone, which must be those that we know."""
+    values = dict(values)
+    for key in ("rigid", "rigid_points"):
+        if key not in values:
+            raise read.error(f"the manifest lacks {key}")
+    rigid = read.landmarks(values["rigid"], "rigid")
+    points = read.points(values.pop("rigid_points"), 3, "rigid_points")
+    if len(rigid) != len(points):
+        raise read.error(f"rigid has {len(rigid)} landmarks and rigid_points {len(points)}")
+    known = template_points()
+    if any(abs(a - b) > 1e-5 for i, point in zip(rigid, points, strict=True) for a, b in zip(known[i], point, strict=True)):
+        raise read.error("rigid_points are not those of the face template that this version has")
+    new = {"template_points": [list(row) for row in known], "stabilizer": json.loads(json.dumps(asdict(StabilizerConfig())))}
+    if twice := set(new) & set(values):
+        raise read.error(f"the manifest has unknown {', '.join(sorted(twice))}")
+    return values | new
 
 
 class _Reader:
@@ -148,6 +182,23 @@ class _Reader:
         if not rows or any(len(row) != size for row in rows):
             raise self.error(f"{name} must be points of {size} numbers")
         return tuple(tuple(self.number(v, name) for v in row) for row in rows)
+
+    def stabilizer(self, value: Any) -> StabilizerConfig:
+        self.keys(self.of_kind(value, dict, "stabilizer"), StabilizerConfig, "stabilizer")
+        parts = {name: self.smoothing(part, f"stabilizer.{name}") for name, part in value.items() if name != "gap_s"}
+        try:
+            return StabilizerConfig(**parts, gap_s=self.number(value["gap_s"], "stabilizer.gap_s"))
+        except MobileBilayerError as error:
+            raise self.error(f"stabilizer: {error}") from error
+
+    def smoothing(self, value: Any, name: str) -> Smoothing:
+        self.keys(self.of_kind(value, dict, name), Smoothing, name)
+        numbers = {key: self.number(value[key], f"{name}.{key}") for key in ("rest_hz", "speed_hz", "newest")}
+        kernel = tuple(self.number(v, f"{name}.kernel") for v in self.of_kind(value["kernel"], list, f"{name}.kernel"))
+        try:
+            return Smoothing(**numbers, kernel=kernel)
+        except MobileBilayerError as error:
+            raise self.error(f"{name}: {error}") from error
 
     def landmarks(self, value: Any, name: str) -> tuple[int, ...]:
         indices = tuple(self.of_kind(v, int, name) for v in self.of_kind(value, list, name))

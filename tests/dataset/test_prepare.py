@@ -177,8 +177,9 @@ def test_frames_alphas_and_landmarks_lie_on_each_other(tmp_path, monkeypatch, tu
         seen.append(points)
     write_index(tmp_path, HEADER + "0.png,anna,train,photo,CC0\n1.png,anna,train,photo,CC0\n")
     upcoming = iter(seen)
-    monkeypatch.setattr(preparing, "Landmarker", lambda video: nullcontext())
+    monkeypatch.setattr(preparing, "Landmarker", lambda **_: nullcontext())
     monkeypatch.setattr(preparing, "detect_padded", lambda *_: next(upcoming))
+    monkeypatch.setattr(preparing, "find_turn", lambda *_: 0)
     monkeypatch.setattr(preparing, "Segmenter", DotSegmenter)
     assert prepare(tmp_path, tmp_path / "out", None, frames_per_second=5, jobs=1).left_out == []
     (clip,) = load_clips(tmp_path / "out")
@@ -236,6 +237,31 @@ def test_a_video_of_a_face_becomes_a_clip(tmp_path, face):
     # The person, and not the wall.
     nose = (landmarks[0, 1, :2] / 2).astype(int)
     assert alpha[nose[1], nose[0]] > 230 and alpha.min() < 25
+
+
+@needs_models
+@pytest.mark.parametrize(("quarters", "words"), [(1, "lies on its side"), (2, "is upside down"), (3, "lies on its side")])
+def test_a_video_that_is_turned_is_left_out_and_the_reason_says_so(tmp_path, face, quarters, words):
+    """Rotated in its pictures, with no metadata that says so."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_video(videos / "anna.mp4", [np.ascontiguousarray(np.rot90(moved(face, 3 * i), quarters)) for i in range(4)])
+    (videos / "ben.mp4").write_bytes(b"not a video")
+    result = prepare(videos, tmp_path / "out", None, frames_per_second=10, jobs=1)
+    assert result.clips == 0 and result.left_out[0] == f"anna: the face {words}; turn the video upright first"
+
+
+@needs_models
+def test_photos_of_which_one_is_turned_are_taken_and_turned_ones_left_out(tmp_path, face):
+    for name in "123":
+        write_image(tmp_path / f"{name}.png", face if name < "3" else np.ascontiguousarray(np.rot90(face, 2)))
+        write_image(tmp_path / f"turned{name}.png", np.ascontiguousarray(np.rot90(face, 2)))
+    rows = [f"{name}.png,anna,train,photo,CC0\nturned{name}.png,ben,train,photo,CC0\n" for name in "123"]
+    write_index(tmp_path, HEADER + "".join(rows))
+    result = prepare(tmp_path, tmp_path / "out", None, frames_per_second=5, jobs=1)
+    assert result.left_out == ["photos_ben: the face is upside down; turn the photos upright first"]
+    (clip,) = load_clips(tmp_path / "out")
+    assert clip.identity == "anna"
 
 
 @needs_models
@@ -420,7 +446,7 @@ def test_a_folder_of_clips_from_before_there_were_tars_is_not_added_to(work, wri
 
 
 def without_models(monkeypatch) -> None:
-    monkeypatch.setattr(preparing, "Landmarker", lambda video: nullcontext())
+    monkeypatch.setattr(preparing, "Landmarker", lambda **_: nullcontext())
     monkeypatch.setattr(preparing, "Segmenter", DotSegmenter)
 
 
@@ -475,6 +501,7 @@ def test_shots_are_written_where_there_are_several(tmp_path, monkeypatch, turned
     walls = [np.full((480, 480, 3), grey, np.uint8) for grey in (20, 20, 230, 230)]
     monkeypatch.setattr(preparing, "_pictures", lambda *_: iter(walls))
     monkeypatch.setattr(preparing, "detect_padded", lambda *_: turned_face(0, 0))
+    monkeypatch.setattr(preparing, "find_turn", lambda *_: 0)
 
     class Nobody:
         def alpha(self, rgb):
@@ -482,8 +509,8 @@ def test_shots_are_written_where_there_are_several(tmp_path, monkeypatch, turned
 
     clip = preparing.Clip("wall", "anna", (tmp_path / "wall.mp4",), "CC0")
     path = tmp_path / "wall.safetensors"
-    path.write_bytes(preparing._content(clip, 8, None, Nobody()))
+    path.write_bytes(preparing._content(clip, 8, None, None, Nobody()))
     assert PreparedClip(path).shots.tolist() == [0, 0, 1, 1]
     walls[2:] = walls[:2]
-    path.write_bytes(preparing._content(clip, 8, None, Nobody()))
+    path.write_bytes(preparing._content(clip, 8, None, None, Nobody()))
     assert "shots" not in load_file(path) and not PreparedClip(path).shots.any()

@@ -12,6 +12,7 @@ from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export.bundle import TOLERANCES, Tolerance, export_bundle, golden_vectors, refuse_over_tolerance
 
 from mobile_bilayer import Bundle, MobileBilayerError
+from mobile_bilayer.pose.stabilizer import StabilizerConfig
 from mobile_bilayer.samples import sample_photo, sample_track
 
 
@@ -42,6 +43,7 @@ def test_the_manifest_says_what_was_exported_and_how_near_it_is(exported):
     manifest = exported.bundle.manifest
     assert manifest.name == "tiny-int8" and manifest.precision == "int8" and manifest.size == "custom"
     assert manifest.program == "student-custom-256-int8-xnnpack.pte"
+    assert manifest.stabilizer == StabilizerConfig() and len(manifest.template_points) == 478
     errors = {k: v for spec in manifest.methods.values() for k, v in spec.largest_error.items()}
     assert set(errors) == set(TOLERANCES["int8"])
     assert all(0 <= error <= TOLERANCES["int8"][name].largest for name, error in errors.items())

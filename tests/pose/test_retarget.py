@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose import retarget as module
 from mobile_bilayer.pose.crop import head_crop
-from mobile_bilayer.pose.head import HeadPose, face_template, fit_head, take_apart, unposed
+from mobile_bilayer.pose.head import HeadPose, Motion, face_template, fit_head, take_apart, unposed
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LIPS, MESH, RIGHT_EYE
 from mobile_bilayer.pose.retarget import (
+    EYE_CORNERS,
     IRISES,
     LOWER_LIPS,
     UPPER_LIPS,
     Retargeter,
     eyes_of,
     lip_opening,
+    rest_of,
     retarget,
     shut_lips,
 )
@@ -305,3 +308,23 @@ def test_depth_of_the_driver_is_not_needed_and_inputs_stay_as_they_are():
     np.testing.assert_array_equal(retarget(source, driving[:, :2], neutral[:, :2]), with_depth)
     for value, was in zip((source, driving, neutral), kept, strict=True):
         np.testing.assert_array_equal(value, was)
+
+
+def test_what_is_measured_of_a_face_is_what_its_landmarks_say():
+    """By plain means and differences, of a face that no symmetry helps."""
+    rng = np.random.default_rng(3)
+    points = face_template().points + rng.normal(0, 0.02, (478, 3))
+    for eye, (outer, inner), iris, upper, lower in zip(
+        eyes_of(points), EYE_CORNERS, IRISES, module.UPPER_LIDS, module.LOWER_LIDS, strict=True
+    ):
+        width = np.linalg.norm(points[outer] - points[inner])
+        assert eye.width == pytest.approx(width)
+        assert eye.openness == pytest.approx((points[lower, 1] - points[upper, 1])[2:5].mean() / width)
+        np.testing.assert_allclose(eye.gaze, (points[iris[0]] - (points[outer] + points[inner]) / 2) / width)
+    mouth = np.linalg.norm(points[61] - points[291])
+    apart = np.mean([points[a, 1] - points[b, 1] for a, b in ((87, 82), (14, 13), (317, 312))])
+    assert lip_opening(points) == pytest.approx(apart / mouth)
+    rest = rest_of(Motion(HeadPose(1.0, np.eye(3), np.zeros(2)), points))
+    assert rest.mouth_width == pytest.approx(mouth)
+    between = [points[brow].mean(0) - points[corners].mean(0) for brow, corners in zip(module.BROWS, EYE_CORNERS, strict=True)]
+    assert rest.brow_height == pytest.approx(np.mean([np.linalg.norm(way) for way in between]))

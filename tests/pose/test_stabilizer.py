@@ -143,15 +143,35 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_PO8_live_a_step_is_followed_within_60_ms(step):
-    """Some nine tenths of it one frame later, at 30 frames a second; two fifths at once."""
+    """Nine tenths of it one frame later, 33 ms at 30 frames a second; two fifths at once."""
     before, after = face(), STEPS[step](face())
     motions = live([before] * 10 + [after] * 5)
     shares = [gone(motion, before, after) for motion in motions]
     assert shares[9] == pytest.approx(0, abs=1e-6)
-    assert 0.42 < shares[10] < 0.7
+    assert 0.38 < shares[10] < 0.7
     assert shares[11] > 0.89
     assert shares[14] > 0.98
     assert np.diff(shares[9:]).min() > 0 and max(shares) <= 1  # without overshooting
+
+
+@pytest.mark.parametrize(
+    ("move", "seen", "hz", "far"),
+    [
+        (turned, lambda motion: np.arcsin(motion.pose.rotation[0, 2]), 1, 0.4),
+        (turned, lambda motion: np.arcsin(motion.pose.rotation[0, 2]), 2, 0.2),
+        (dropped_jaw, lambda motion: lip_opening(motion.face), 2, 0.1),
+        (dropped_jaw, lambda motion: lip_opening(motion.face), 4, 0.1),
+    ],
+)
+@pytest.mark.parametrize("rate", [25, 30])
+def test_live_motion_is_late_by_a_frame_at_most(move, seen, hz, far, rate):
+    """Heads that turn and mouths that open and shut, some times a second: by the phase of what is given out."""
+    motions = [move(face(), far * (1 - np.cos(2 * np.pi * hz * i / rate)) / 2) for i in range(3 * rate)]
+    turn = np.exp(-2j * np.pi * hz * np.arange(2 * rate) / rate)
+    given, got = (sum(np.array([seen(m) for m in moved[rate:]]) * turn) for moved in (motions, live(motions, rate)))
+    frames = np.angle(given / got) / (2 * np.pi * hz) * rate
+    assert 0.3 < frames < 1
+    assert abs(got / given) > 0.73
 
 
 @pytest.mark.parametrize("step", STEPS)

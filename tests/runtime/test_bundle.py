@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from safetensors.numpy import load, save
 
 from mobile_bilayer import Bundle, MobileBilayerError
+from mobile_bilayer.pose.head import face_template
+from mobile_bilayer.pose.stabilizer import StabilizerConfig
 from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.runtime.manifest import Manifest
 from mobile_bilayer.runtime.program import Program
@@ -26,9 +29,19 @@ def shipped() -> Bundle:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    """A copy of the shipped bundle, to be spoilt."""
-    return Path(shutil.copytree(shipped_bundle(), tmp_path / "bundle"))
+def folder(tmp_path, shipped) -> Path:
+    """A copy of the shipped bundle, to be spoilt; its manifest as it is written today."""
+    copied = Path(shutil.copytree(shipped_bundle(), tmp_path / "bundle"))
+    (copied / "manifest.json").write_text(shipped.manifest.to_json())
+    return copied
+
+
+def first_version(folder: Path) -> dict:
+    """The manifest as bundles had it before the second version."""
+    values = manifest_of(folder)
+    points = values.pop("template_points")
+    del values["stabilizer"]
+    return values | {"format_version": 1, "rigid_points": [points[i] for i in values["rigid"]]}
 
 
 def manifest_of(folder: Path) -> dict:
@@ -171,7 +184,73 @@ def test_a_newer_format_asks_for_an_update_and_an_older_one_for_an_export(folder
 
 
 def test_a_newer_format_is_told_before_its_new_keys(folder):
-    assert "format version 2" in refusal(with_manifest(folder, format_version=2, colour="blue"))
+    assert "format version 3" in refusal(with_manifest(folder, format_version=3, colour="blue"))
+
+
+def test_a_manifest_names_the_face_template_and_how_motion_is_smoothed(folder):
+    values = manifest_of(folder)
+    assert values["format_version"] == 2
+    np.testing.assert_allclose(values["template_points"], face_template().points, atol=1e-6)
+    assert values["stabilizer"] == json.loads(json.dumps(asdict(StabilizerConfig())))
+    assert Bundle.open(folder).manifest.stabilizer == StabilizerConfig()
+
+
+def test_a_smoothing_of_its_own_is_read(folder):
+    calm = manifest_of(folder)["stabilizer"]
+    calm["pose"]["rest_hz"], calm["gap_s"] = 0.25, 0.75
+    config = Bundle.open(with_manifest(folder, stabilizer=calm)).manifest.stabilizer
+    assert (config.pose.rest_hz, config.gap_s) == (0.25, 0.75) and config.lids == StabilizerConfig().lids
+
+
+def test_a_bundle_of_the_first_version_opens_and_is_written_as_one_of_the_second(folder, shipped):
+    (folder / "manifest.json").write_text(json.dumps(first_version(folder)))
+    manifest = Bundle.open(folder).manifest
+    assert manifest == shipped.manifest and json.loads(manifest.to_json())["format_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rigid_points", None),  # left out
+        ("rigid_points", [[0, 0, 0]]),
+        ("rigid_points", "all"),
+        ("rigid", None),
+        ("rigid", [1, 2, 3]),
+        ("crop_up", None),
+        ("template_points", []),  # which it had not
+        ("stabilizer", {}),
+    ],
+)
+def test_a_first_version_that_is_none_is_refused_by_the_key(folder, key, value):
+    values = first_version(folder) | {key: value}
+    if value is None:
+        del values[key]
+    (folder / "manifest.json").write_text(json.dumps(values))
+    assert key in refusal(folder)
+
+
+def test_a_first_version_for_another_face_template_is_refused(folder):
+    values = first_version(folder)
+    values["rigid_points"][7][1] += 0.01
+    (folder / "manifest.json").write_text(json.dumps(values))
+    assert "rigid_points are not those of the face template" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pose": None}, "stabilizer.pose is 'None'"),
+        ({"pose": {"rest_hz": 1.0}}, "stabilizer.pose lacks"),
+        ({"colour": 1.0}, "stabilizer has unknown colour"),
+        ({"gap_s": -1}, "gap_s is -1"),
+        ({"gap_s": float("nan")}, "stabilizer.gap_s is nan"),
+        ({"lids": {"rest_hz": -2, "speed_hz": 1, "newest": 0.5, "kernel": [0, 0, 0, 1, 0, 0, 0]}}, "rest_hz -2"),
+        ({"lids": {"rest_hz": 2, "speed_hz": 1, "newest": 0.5, "kernel": [0, 0, 0, 9, 0, 0, 0]}}, "adds up to 9"),
+        ({"lids": {"rest_hz": 2, "speed_hz": 1, "newest": 0.5, "kernel": "narrow"}}, "stabilizer.lids.kernel"),
+    ],
+)
+def test_a_smoothing_that_is_none_is_refused(folder, change, words):
+    assert words in refusal(with_manifest(folder, stabilizer=manifest_of(folder)["stabilizer"] | change))
 
 
 def test_an_unknown_key_is_refused_by_name(folder):
@@ -203,7 +282,11 @@ def test_every_missing_key_is_refused_by_name(folder):
         ("head_points", [[0, 0]]),
         ("head_points", [[0, 0, 0]]),
         ("torso_points", [[0, float("nan")], [0, 0], [0, 0]]),
+        ("template_points", [[0, 0, 0]]),
+        ("template_points", [[0, 0, 0]] * 478),
         ("rigid", [1, 2, 3]),
+        ("stabilizer", []),
+        ("stabilizer", {}),
         ("crop_up", "a sixth"),
         ("crop_up", 10**400),
         ("crop_up", float("inf")),
