@@ -21,7 +21,7 @@ needs_model = pytest.mark.skipif(
     "MOBILE_BILAYER_MODELS" not in os.environ, reason="MOBILE_BILAYER_MODELS names no folder with face_landmarker.task"
 )
 COMMANDS = (
-    "animate", "grid", "avatar", "track", "prepare", "export", "train student", "train teacher", "evaluate fidelity",
+    "animate", "grid", "avatar", "track", "prepare", "distill", "export", "train student", "train teacher", "evaluate fidelity",
     "evaluate pose", "evaluate groups", "golden", "teacher import",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]

@@ -276,8 +276,9 @@ class Mouth(nn.Module):
         before = torch.clamp(before, 0.0, 10.0)
         new = torch.clamp((height - 2.0 * before - self.least) * (1.0 / (self.full - self.least)), 0.0, 1.0)
         weights = torch.bmm(_of_batch(self.of_column, batch), area * new * self.share)
-        points, lips = torch.bmm(_of_batch(self.filling, batch), torch.cat([driving, colours], 2)).split((2, 3), 2)
-        inside = self.colours + self.colours_of_lips * lips
+        filling = _of_batch(self.filling, batch)
+        points = torch.bmm(filling, driving)
+        inside = self.colours + self.colours_of_lips * torch.bmm(filling, colours)
         filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(points, centres, self.precision))
         return filled[:, :1], filled[:, 1:]
 

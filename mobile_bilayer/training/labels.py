@@ -126,7 +126,7 @@ def label(teacher: LandmarkTeacher | Student, image: Tensor, background: Tensor,
     """What the teacher makes of one example.
 
     image, background  (1, 3, 256, 256) in [0, 1]; source, driving (1, K, 2)
-    returns            target (1, 3, 256, 256) in [-1, 1]; its layers, a (1, 4, 64, 64) and b (1, 3, 128, 128)
+    returns            target (1, 3, 256, 256) in [-1, 1], and its flow, gate and mask, a (1, 4, 64, 64)
     """
     behind = background * 2 - 1
     if isinstance(teacher, Student):
@@ -135,8 +135,7 @@ def label(teacher: LandmarkTeacher | Student, image: Tensor, background: Tensor,
     else:
         avatar, frame = teacher(image, source, driving, behind)
         layers, texture = frame.layers, avatar.texture
-    a, b = (F.interpolate(x, size=side, mode="area") for x, side in zip(layers, (64, 128), strict=True))
-    return {"target": composite(texture, behind, layers).clamp(-1, 1), "a": a, "b": b}
+    return {"target": composite(texture, behind, layers).clamp(-1, 1), "a": F.interpolate(layers.a, size=64, mode="area")}
 
 
 class Labels:
@@ -192,7 +191,7 @@ def write_labels(
             image, background = (example[name].permute(2, 0, 1)[None].float() / 255 for name in ("image", "background"))
             made = label(teacher, image, background, example["source_points"][None], example["points"][:1])
             target = ((made["target"][0].permute(1, 2, 0) + 1) * 127.5).round().byte()
-            rows.append(example | {"target": target, "a": made["a"][0].half(), "b": made["b"][0].half()})
+            rows.append(example | {"target": target, "a": made["a"][0].half()})
             if on_progress:
                 on_progress("Labelling", index + 1, config.count)
         tensors = {name: torch.stack([row[name] for row in rows]).contiguous() for name in rows[0]}

@@ -66,8 +66,8 @@ class TrainingConfig:
     mouth_and_eyes: float = 8.0  # weight of their pixels; 1 elsewhere
     lpips_px: int = 128  # LPIPS looks at a random window of this side
     labelled: int = 1  # sources of a step that the teacher has labelled, if there are labels, beside the others
-    labels: float = 0.5  # weight of their losses; the three below are parts of it
-    layers: float = 0.5  # L1 of the layers, the flow's in tenths of the frame
+    labels: float = 0.3  # weight of their losses; the three below are parts of it
+    layers: float = 0.5  # L1 of flow, in tenths of the frame, and mask
     steady: float = 2.0  # L1 of a frame a little later and the first one warped as the landmarks say, on the person
     frozen_norm: float = 0.2  # last share of the run, with fixed batch norm, as at inference
     held_out: int = 8  # identities kept for validation
@@ -145,16 +145,17 @@ def label_losses(
     weight = 1 + (batch["weight"] - 1) * ((config.mouth_and_eyes - 1) / 8)
     top, left = corner
     window = (..., slice(top, top + config.lpips_px), slice(left, left + config.lpips_px))
-    flow, gate, mask = (layers.a[0::2] - batch["a"]).abs().split((2, 1, 1), 1)
-    # Where nothing of the texture is seen, its flow says nothing.
-    seen = batch["a"][:, 2:3] * batch["a"][:, 3:4]
+    # Not gate and lf: a teacher paints at 256 px what a student had better warp. Told to blend in as much as it does (gate
+    # 0.87 in the mean, where a student's is 0.97), a student painted what it can't at 128 px, and LPIPS of real frames rose.
+    wrong = (layers.a[0::2] - batch["a"]).abs()
+    seen = batch["a"][:, 2:3] * batch["a"][:, 3:4]  # elsewhere a flow says nothing
     warped = landmark_warp(out.detach(), *batch["points"].unbind(1))
     person = F.interpolate((layers.a[0::2, 3:4] * layers.a[1::2, 3:4]).detach(), size=out.shape[-1]) > 0.9
     terms = {
         "label_l1": config.l1 * (weight * (out - target).abs()).sum() / weight.sum() / 3,
         "label_lpips": config.lpips * lpips(out[window], target[window], weight[window]).mean(),
         "label_layers": config.layers
-        * (5 * (seen * flow).mean() + gate.mean() + mask.mean() + (layers.b[0::2] - batch["b"]).abs().mean()),
+        * (5 * (seen * wrong[:, :2]).mean() + wrong[:, 3:].mean()),
         "label_steady": config.steady * (person * (later - warped).abs()).sum() / person.sum().clamp(min=1) / 3,
     }
     return {name: config.labels * term for name, term in terms.items()}
