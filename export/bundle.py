@@ -30,7 +30,7 @@ from mobile_bilayer.pose.stabilizer import StabilizerConfig
 from mobile_bilayer.runtime.bundle import CHANNELS, CHECKED, Bundle
 from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec, template_points
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
-from mobile_bilayer.student.network import SIZES, Student
+from mobile_bilayer.student.network import Student, size_of
 from mobile_bilayer.student.weights import load_student
 
 CALIBRATION_PAIRS, CHECKED_PAIRS = 64, 8
@@ -186,7 +186,7 @@ def refuse_over_tolerance(errors: dict[str, Tolerance], precision: str) -> None:
 
 
 def export_bundle(
-    weights: Path, prepared: Path, out: Path, precision: str = "int8", size: str = "S", card: str | None = None
+    weights: Path, prepared: Path, out: Path, precision: str = "int8", card: str | None = None
 ) -> Bundle:
     """Lower a student, compare the program with it on real inputs, and write a bundle folder.
 
@@ -207,7 +207,7 @@ def export_bundle(
     lowered = lower(student, {name: values[:CALIBRATION_PAIRS] for name, values in inputs.items()}, precision)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        bundle = _write(aside, student, lowered, facts, weights, precision, size, out.name, card)
+        bundle = _write(aside, student, lowered, facts, weights, precision, out.name, card)
         errors = compare(student, bundle, {name: values[CALIBRATION_PAIRS:] for name, values in inputs.items()})
         refuse_over_tolerance(errors, precision)
         methods = {
@@ -260,12 +260,9 @@ def _write(
     facts: dict[str, object],
     weights: Path,
     precision: str,
-    size: str,
     name: str,
     card: str | None,
 ) -> Bundle:
-    if SIZES.get(size) != student.config:
-        size = "custom"
     golden = golden_vectors(student)
     allowed = TOLERANCES[precision]
     tolerances = {k: allowed[k].largest for k in CHECKED if k in allowed}
@@ -273,6 +270,7 @@ def _write(
         values = golden[k].astype(np.float32)
         tolerances[k] = tolerances[k] * float(values.std()) + float(np.abs(values).max()) * 2**-11
     tolerances["composed_from_golden"] = 1 / 255
+    size = size_of(student.config) or "custom"
     program = f"student-{size}-256-{precision}-xnnpack.pte"
     contents = {
         program: lowered.data,

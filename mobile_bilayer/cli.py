@@ -31,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(help="Train networks of your own.", no_args_is_help=True)
-evaluate_app = typer.Typer(help="Measure how good a bundle is.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure how good students are, and how steady.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 teacher_app = typer.Typer(help="The paper's full-size networks.", no_args_is_help=True)
@@ -318,21 +318,20 @@ def distill(
     with _extra("train"):
         from mobile_bilayer.training.distill import distill
 
-    with _progress() as on_progress:
-        path = distill(
-            prepared,
-            output,
-            _size(size),
-            teacher=teacher,
-            start=start,
-            labels=labels,
-            rate=rate,
-            steps=steps,
-            minutes=minutes,
-            workers=workers,
-            seed=seed,
-            on_progress=on_progress,
-        )
+    path = distill(
+        prepared,
+        output,
+        _size(size),
+        teacher=teacher,
+        start=start,
+        labels=labels,
+        rate=rate,
+        steps=steps,
+        minutes=minutes,
+        workers=workers,
+        seed=seed,
+        progress=_progress,
+    )
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 

@@ -132,22 +132,22 @@ class Fidelity:
     def people(self) -> int:
         return len({clip.identity for clip in self.clips})
 
-    @property
+    @cached_property
     def table(self) -> dict[str, dict[str, float]]:
         """{method: {metric: mean over pairs, of steadiness over clips}}; of faces, over those found, NaN if none was."""
         return {m: {k: _mean(self._values(m, k)[0]) for k in self.metrics} for m in self.methods}
 
-    @property
+    @cached_property
     def intervals(self) -> dict[str, dict[str, tuple[float, float]]]:
         """{method: {metric: where 95 % of the means lie}} when other people are drawn from the same ones."""
         return {m: {k: interval(*self._values(m, k)) for k in self.metrics} for m in self.methods}
 
-    @property
+    @cached_property
     def real(self) -> dict[str, float]:
         """{metric of steadiness: mean over the clips' real frames}, for those that they have."""
         return {k: _mean(self._values(REAL, k)[0]) for k in self.metrics if METRICS[k].better == "real"}
 
-    @property
+    @cached_property
     def lost(self) -> dict[str, int]:
         """{method: renders without a face, of those whose target shows one}; empty when nobody looked."""
         if self.settings.quick:

@@ -15,7 +15,7 @@ from mobile_bilayer.background import fill_behind
 from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.bundle import Bundle
-from mobile_bilayer.student.network import SIZES, Student, StudentConfig, landmark_warp
+from mobile_bilayer.student.network import Student, landmark_warp, size_of
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.teacher import load_teacher
 from mobile_bilayer.teacher.landmark import LandmarkTeacher
@@ -113,20 +113,13 @@ def _open_student(path: Path | None) -> Measured:
     if path is not None and path.suffix == ".safetensors":
         student, facts = load_student(path)
         return Measured(
-            f"{_size(student.config) or path.stem} float",
+            f"{size_of(student.config) or path.stem} float",
             student_method(student),
             f"{Path(*path.parts[-2:])}, {facts.get('steps')} steps",
         )
     bundle = Bundle.open(path)
     about = bundle.manifest
     return Measured(f"{about.size} {about.precision}", student_method(bundle), f"{about.name}, {about.student}")
-
-
-def _size(config: StudentConfig) -> str | None:
-    """The name of this shape, whatever its prior's numbers are; None for a shape that has no name."""
-    learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
-    shape = [getattr(config, part) for part in learned]
-    return next((name for name, known in SIZES.items() if [getattr(known, part) for part in learned] == shape), None)
 
 
 def _told_apart(names: Sequence[str], paths: Sequence[Path | None]) -> list[str]:

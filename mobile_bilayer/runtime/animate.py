@@ -284,7 +284,7 @@ class _Follower:
 
     def __init__(self, avatar: Avatar) -> None:
         self._avatar = avatar
-        self._stabilizer, self._neutral = Stabilizer(), Neutral(live=True)
+        self._stabilizer, self._neutral = Stabilizer(avatar.bundle.manifest.stabilizer), Neutral(live=True)
         self._motion: Motion | None = None
         self._time_s = self._seen_s = 0.0
 

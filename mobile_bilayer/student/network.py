@@ -72,6 +72,13 @@ SIZES = {
 }
 
 
+def size_of(config: StudentConfig) -> str | None:
+    """The name of this shape, whatever its prior's numbers are; None for a shape that has none."""
+    learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
+    shape = [getattr(config, part) for part in learned]
+    return next((name for name, known in SIZES.items() if [getattr(known, part) for part in learned] == shape), None)
+
+
 class AvatarCode(NamedTuple):
     """What the frame network needs to know of an avatar, computed once.
 

@@ -50,7 +50,8 @@ def resized(student: Student, config: StudentConfig) -> Student:
     for name, value in after.items():
         layer = next((layer for layer in LAYERS if name.startswith(layer + ".") or name == layer), None)
         if layer is None or value.ndim == 0:
-            value.copy_(before[name])
+            if name in before:  # or it belongs to a prior that `student` does not have
+                value.copy_(before[name])
             continue
         writes, reads = (moves.get(group) for group in LAYERS[layer])
         if layer == "frame.fine_codes":

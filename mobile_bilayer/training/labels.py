@@ -32,6 +32,7 @@ from mobile_bilayer.teacher.weights import load_teacher
 from mobile_bilayer.weights import read_config
 
 SHARD = 50  # labels in a file
+FORMAT = 2  # of what is in it
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -141,7 +142,8 @@ def label(teacher: LandmarkTeacher | Student, image: Tensor, background: Tensor,
 class Labels:
     """Labelled examples in memory, as `write_labels` leaves them in a folder."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], mark: str = "") -> None:
+        self.mark = mark  # of what they were made
         parts = []
         for path in paths:
             with safe_open(path, "pt") as file:
@@ -172,7 +174,8 @@ def write_labels(
     """
     teacher = load_labeller(weights)
     pairs = CrossPairs(prepared, config)
-    what = [weights.read_bytes(), repr(asdict(config) | {"count": 0}).encode(), repr([c.name for c in prepared]).encode()]
+    settings = repr((FORMAT, asdict(config) | {"count": 0})).encode()
+    what = [weights.read_bytes(), settings, *(c.name.encode() + c.landmarks.tobytes() for c in prepared)]
     mark = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in what)).hexdigest()[:12]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -197,7 +200,7 @@ def write_labels(
         tensors = {name: torch.stack([row[name] for row in rows]).contiguous() for name in rows[0]}
         with written_aside(path) as aside:
             aside.write_bytes(save(tensors))
-    return Labels(paths)
+    return Labels(paths, f"{mark}-{config.count}")
 
 
 def _whole(path: Path) -> bool:

@@ -88,9 +88,10 @@ class TrainingConfig:
 def validation_batch(clips: list[PreparedClip], pairs: int, seed: int) -> dict[str, Tensor]:
     """Fixed pairs without augmentation."""
     rng = np.random.default_rng(seed)
-    videos = [c for c in clips if len(c) > 4] or clips
-    chosen = [videos[i] for i in np.linspace(0, len(videos) - 1, pairs).round().astype(int)]
     # Of the same shot: nobody can tell what lies behind a cut.
+    own = [c for c in clips if (c.shots == c.shots[0]).sum() > 1] or clips
+    videos = [c for c in own if len(c) > 4] or own
+    chosen = [videos[i] for i in np.linspace(0, len(videos) - 1, pairs).round().astype(int)]
     far = [int((np.abs(c.pose - c.pose[0]).mean(1) * (c.shots == c.shots[0])).argmax()) for c in chosen]
     examples = [make_example(c, 0, [target], NO_AUGMENTATION, rng) for c, target in zip(chosen, far, strict=True)]
     return to_tensors(default_collate(examples))
@@ -227,7 +228,8 @@ def train_student(
     )
     wrapped, optimizer = fabric.setup(student, optimizer)
     average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
-    settings = json.dumps(asdict(config))
+    # What a checkpoint must agree with, or its steps would be another run's.
+    settings = json.dumps({"config": asdict(config), "training": asdict(training), "labels": labels.mark if labels else None})
     checkpoint = out / "checkpoint.pt"
     if state := read_checkpoint(checkpoint, settings, fabric.device):
         student.load_state_dict(state["student"])
