@@ -143,7 +143,7 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_PO8_live_a_step_is_followed_within_60_ms(step):
-    """Nine tenths of it one frame later, 33 ms at 30 frames a second; two fifths at once."""
+    """Nine tenths of it one frame later, 33 ms at 30 frames a second; 0.38 or more at once."""
     before, after = face(), STEPS[step](face())
     motions = live([before] * 10 + [after] * 5)
     shares = [gone(motion, before, after) for motion in motions]

@@ -17,7 +17,7 @@ from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.pose.head import face_template
 from mobile_bilayer.pose.stabilizer import StabilizerConfig
 from mobile_bilayer.runtime.bundle import shipped_bundle
-from mobile_bilayer.runtime.manifest import Manifest
+from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest
 from mobile_bilayer.runtime.program import Program
 
 REMEDY = r"Export|export|Copy|copy|Update|Check|no bundle"
@@ -76,6 +76,10 @@ def test_the_shipped_bundle_computes_what_the_student_did(shipped):
     _, tolerances = shipped.golden()
     assert set(errors) == set(tolerances)
     assert all(0 <= error <= tolerances[name] for name, error in errors.items())
+
+
+def test_the_shipped_bundle_is_of_the_newest_format():
+    assert json.loads((shipped_bundle() / "manifest.json").read_text("utf-8"))["format_version"] == FORMAT_VERSION
 
 
 def test_the_shipped_bundle_is_at_most_2_mb():

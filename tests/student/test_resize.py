@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import Student, StudentConfig
+from mobile_bilayer.student.network import SIZES, Student, StudentConfig
 from mobile_bilayer.student.resize import LAYERS, resized
+from mobile_bilayer.student.weights import load_student
 
 SMALL = StudentConfig((6, 6, 8, 8), (12, 8, 8, 8), features=4, codes=4, fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025)
 WIDE = replace(SMALL, frame_widths=(9, 8, 12, 10), fine_codes=3)
@@ -71,6 +72,17 @@ def test_the_list_of_layers_names_all_whose_width_depends_on_the_size():
     before, after = Student(SMALL).state_dict(), Student(WIDE).state_dict()
     changed = {name for name in before if before[name].shape != after[name].shape}
     assert changed and all(any(name == layer or name.startswith(layer + ".") for layer in LAYERS) for name in changed)
+
+
+def test_what_belongs_to_a_prior_that_the_other_lacks_begins_anew(student):
+    without = Student(replace(SMALL, sigma_lid=0.0, sigma_mouth=0.0))
+    assert torch.equal(resized(without, SMALL).frame.mouth.colours, Student(SMALL).frame.mouth.colours)
+    assert resized(student, without.config).config == without.config
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_shipped_student_can_become_each_size(size):
+    assert resized(load_student()[0], SIZES[size]).config == SIZES[size]
 
 
 @pytest.mark.parametrize("name", ["features", "codes", "paint_width"])

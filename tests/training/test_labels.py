@@ -11,7 +11,7 @@ pytest.importorskip("lightning_fabric", reason="training needs mobile-bilayer[tr
 from test_student import TINY, log, needs_weights
 
 from mobile_bilayer.compositing import composite
-from mobile_bilayer.dataset.pairs import load_clips
+from mobile_bilayer.dataset.pairs import crop_picture, load_clips
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.student.network import Student, StudentConfig, landmark_warp
@@ -53,11 +53,14 @@ def student(tmp_path) -> Path:
 def test_nobody_drives_themselves_and_two_moments_lie_close_together(prepared):
     clips = load_clips(prepared)
     pairs = CrossPairs(clips, LabelConfig(near=0.1))
-    own = {c.identity: {c.frame(i)[0].tobytes() for i in range(len(c))} for c in clips}
-    assert own
-    for index in range(4):
+    pictures = {c.identity: {crop_picture(c, i)[0].tobytes() for i in range(len(c))} for c in clips}
+    whose, neutral = [], pairs.neutral
+    pairs.neutral = lambda clip: (whose.append(clip.identity), neutral(clip))[1]
+    for index in range(6):
         example = pairs[index]
         assert example["image"].shape == example["background"].shape == (256, 256, 3)
+        (shown,) = (identity for identity, of in pictures.items() if example["image"].tobytes() in of)
+        assert shown != whose[-1]
         first, near = example["points"]
         other = CrossPairs(clips, LabelConfig(near=1.0))[index]["points"][1]
         assert np.abs(near - first).max() <= 0.11 * np.abs(other - first).max() + 1e-6
@@ -151,6 +154,20 @@ def test_distilling_trains_another_size_and_goes_on_where_it_stopped(prepared, s
     assert [row["step"] for row in rows] == [0, 1, 2] and rows[-1]["loss_label_l1"] > 0
     loaded, facts = load_student(path)
     assert loaded.config == config and facts["labels"] == 2 and facts["steps"] == 2
+    for other in ({"labels": 3}, {"rate": 1e-2}, {"seed": 7}):
+        with pytest.raises(MobileBilayerError, match="other settings"):
+            distill(prepared, tmp_path / "run", config, steps=3, **options | other)
+
+
+@needs_weights
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(prepared, student, tmp_path):
+    options = {"teacher": student, "start": student, "labels": 2, "workers": 0}
+    whole = distill(prepared, tmp_path / "whole", TINY, steps=2, **options)
+    distill(prepared, tmp_path / "parts", TINY, steps=1, **options)
+    parts = distill(prepared, tmp_path / "parts", TINY, steps=2, **options)
+    assert len(log(tmp_path / "parts")) == 3
+    first, second = (load_student(path)[0].state_dict() for path in (whole, parts))
+    assert len(first) > 100 and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_can_label_nothing_is_refused(prepared, student, tmp_path):
