@@ -33,11 +33,13 @@ def fidelity(tmp_path_factory) -> Fidelity:
 
 
 @pytest.mark.parametrize(
-    ("method", "metric", "most"),  # of the landmark warp's; measured: 0.824, 0.813, 0.960; 0.843, 0.829, 0.890
+    ("method", "metric", "most"),  # of the landmark warp's; measured: 0.838, 0.833, 0.921; 0.843, 0.829, 0.890
     [
         ("student", "lpips", 0.85),
-        ("student", "l1", 0.83),
-        ("student", "mouth_and_eyes", 0.98),
+        # 0.83 until S painted at 64 px and lost channels, for half the float work of a frame. Over all 27 clips L1 is as it
+        # was (0.0447, before 0.0445) and LPIPS better, on these six L1 rose by 2 %. To be 0.83 again.
+        ("student", "l1", 0.84),
+        ("student", "mouth_and_eyes", 0.935),  # 0.98 before
         ("teacher", "lpips", 0.86),
         ("teacher", "l1", 0.845),
         ("teacher", "mouth_and_eyes", 0.91),
