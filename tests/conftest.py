@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,21 @@ def write_clip() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def command_line(monkeypatch, capfd) -> Callable[[str | list[str]], tuple[int, str, str]]:
+    """command_line("animate x.jpg"): exit code, stdout and stderr of the command line."""
+
+    def call(line: str | list[str]) -> tuple[int, str, str]:
+        from mobile_bilayer import cli
+
+        arguments = line.split() if isinstance(line, str) else line
+        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capfd.readouterr()
+        return left.value.code, out, err
+
+    return call

@@ -28,20 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
+def run(monkeypatch, command_line, tmp_path):
     """run("animate x.jpg"): exit code, stdout and stderr of the command line, called in the test's own folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(line: str | list[str]) -> tuple[int, str, str]:
-        arguments = line.split() if isinstance(line, str) else line
-        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return call
+    return command_line
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import torch
 
 pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evaluation]")
 import mobile_bilayer
-from mobile_bilayer import cli
 from mobile_bilayer.capture.images import read_image
 from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import save_student
@@ -25,20 +24,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
+def run(monkeypatch, command_line, tmp_path):
     """run("--quick"): exit code, stdout and stderr of `evaluate fidelity clips`, in the test's own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def call(options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", "evaluate", "fidelity", "clips", *options.split()])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return call
+    return lambda options: command_line(f"evaluate fidelity clips {options}")
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,12 @@
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from mobile_bilayer import cli
 from mobile_bilayer.capture.landmarker import Landmarker, detect_padded
 from mobile_bilayer.capture.video import VideoReader
 from mobile_bilayer.evaluation.groups import (
@@ -135,7 +133,7 @@ def test_a_row_counts_the_lost_and_means_only_what_was_compared():
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
+def run(monkeypatch, command_line, tmp_path):
     """run("groups.csv"): exit code, stdout and stderr of `evaluate groups`, beside two photos and an empty picture."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -143,15 +141,7 @@ def run(monkeypatch, capfd, tmp_path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), sample_photo(name)[0][..., ::-1])
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((200, 200, 3), 128, np.uint8))
 
-    def call(options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", "evaluate", "groups", *options.split()])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return call
+    return lambda options: command_line(f"evaluate groups {options}")
 
 
 @needs_model

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from fractions import Fraction
 
 import cv2
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evaluation]")
-from mobile_bilayer import Avatar, Bundle, MobileBilayerError, Track, cli
+from mobile_bilayer import Avatar, Bundle, MobileBilayerError, Track
 from mobile_bilayer.evaluation import pose as module
 from mobile_bilayer.evaluation.metrics import Face
 from mobile_bilayer.evaluation.pose import (
@@ -167,7 +166,7 @@ def test_a_track_of_one_pose_is_left_out_of_the_jitter(sources, clips):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
+def run(monkeypatch, command_line, tmp_path):
     """run("clips photos"): exit code, stdout and stderr of `evaluate pose`, in a folder with both."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -177,15 +176,7 @@ def run(monkeypatch, capfd, tmp_path):
     cv2.imwrite(str(tmp_path / "photos" / "me.png"), sample_photo("astronaut")[0][..., ::-1])
     (tmp_path / "empty").mkdir()
 
-    def call(options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mobile-bilayer", "evaluate", "pose", *options.split()])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        return left.value.code, out, err
-
-    return call
+    return lambda options: command_line(f"evaluate pose {options}")
 
 
 @needs_model

@@ -26,19 +26,9 @@ from mobile_bilayer.training.student import TrainingConfig, label_losses, valida
 
 
 @pytest.fixture(autouse=True)
-def quick_and_without_traces(monkeypatch):
+def two_pairs_to_validate_on(monkeypatch):
+    """Not twelve."""
     monkeypatch.setattr(training_student, "validation_batch", lambda held, _, seed: validation_batch(held, 2, seed))
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def prepared(tmp_path, write_clip) -> Path:
-    folder = tmp_path / "prepared"
-    folder.mkdir()
-    for name in ("anna", "ben"):
-        write_clip(folder / f"{name}.safetensors", identity=name)
-    return folder
 
 
 @pytest.fixture

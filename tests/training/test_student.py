@@ -30,20 +30,9 @@ SHORT = TrainingConfig(sources=1, targets=2, warm_up_steps=1, lpips_px=64, held_
 
 
 @pytest.fixture(autouse=True)
-def quick_and_without_traces(monkeypatch):
-    """Two pairs to validate on, not twelve; and denormal numbers on again, which training turns off."""
+def two_pairs_to_validate_on(monkeypatch):
+    """Not twelve."""
     monkeypatch.setattr(training_student, "validation_batch", lambda held, _, seed: validation_batch(held, 2, seed))
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def prepared(tmp_path, write_clip) -> Path:
-    folder = tmp_path / "prepared"
-    folder.mkdir()
-    for name in ("anna", "ben"):
-        write_clip(folder / f"{name}.safetensors", identity=name)
-    return folder
 
 
 def log(out: Path) -> list[dict[str, float]]:

@@ -43,21 +43,6 @@ JUDGED = replace(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def denormal_numbers_on_again():
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def prepared(tmp_path, write_clip) -> Path:
-    folder = tmp_path / "prepared"
-    folder.mkdir()
-    for name in ("anna", "ben"):
-        write_clip(folder / f"{name}.safetensors", identity=name)
-    return folder
-
-
 def log(out: Path, prefix: str = "loss_") -> list[dict[str, float]]:
     """Rows that have such columns, without the others and without the time."""
     with (out / "log.csv").open(newline="") as file:
