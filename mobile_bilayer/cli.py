@@ -40,6 +40,7 @@ app.add_typer(teacher_app, name="teacher")
 out = Console()
 
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="A bundle folder or zip; default: the shipped one.")]
+MouthCriticOption = Annotated[float, typer.Option(help="Weight of a small critic that looks at mouths; 0: none. Try 0.03.")]
 MotionOption = Annotated[
     str, typer.Option(help="relative: as the driver, with the photo's own face; absolute: for a driver who is in the photo.")
 ]
@@ -203,7 +204,8 @@ def student(
     start: Annotated[
         Path | None, typer.Option("--from", help="Begin with these weights, of any size, instead of random ones.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.", show_default=False)] = None,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    mouth_critic: MouthCriticOption = 0.0,
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
 ) -> None:
@@ -211,7 +213,7 @@ def student(
     with _extra("train"):
         from mobile_bilayer.training.student import TrainingConfig, train_student
 
-    training = TrainingConfig(seed=seed) if rate is None else TrainingConfig(seed=seed, learning_rate=rate)
+    training = TrainingConfig(learning_rate=rate, mouth_critic=mouth_critic, seed=seed)
     path = train_student(
         prepared, output, _size(size), training, steps=steps, minutes=minutes, start=start, workers=workers
     )
@@ -310,7 +312,11 @@ def distill(
         typer.Option("--from", help="A student's weights to begin with, of any size. Default: the shipped one.", show_default=False),
     ] = None,
     labels: Annotated[int, typer.Option(help="Pairs of different people that the teacher renders before.")] = 400,
+    outside: Annotated[
+        float, typer.Option(help="Weight of what the teacher shows outside of mouth and eyes, 1 inside. For a good one, 0.1.")
+    ] = 0.0,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    mouth_critic: MouthCriticOption = 0.0,
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of pairs and labels.")] = 0,
 ) -> None:
@@ -325,7 +331,9 @@ def distill(
         teacher=teacher,
         start=start,
         labels=labels,
+        outside=outside,
         rate=rate,
+        mouth_critic=mouth_critic,
         steps=steps,
         minutes=minutes,
         workers=workers,
@@ -369,7 +377,6 @@ def fidelity(
             help="What `train student` wrote, or a bundle; again and again. Default: the shipped bundle.", show_default=False
         ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The same, for a bundle.", show_default=False)] = None,
     teacher: Annotated[Path | None, typer.Option(help="A teacher's weights, to be measured beside it.", show_default=False)] = None,
     targets: Annotated[int, typer.Option(help="Frames of each clip.")] = 4,
     frames: Annotated[int, typer.Option(help="Frames behind each other, for jitter and flicker; 0: without these.")] = 5,
@@ -386,7 +393,7 @@ def fidelity(
         from mobile_bilayer.evaluation.methods import open_students, open_teacher
         from mobile_bilayer.evaluation.report import Gallery, write_report
     _check_reports(json, sheet, report)
-    measured = open_students([*([] if bundle is None else [bundle]), *(student or [])] or [None])
+    measured = open_students(student or [None])
     if teacher is not None:
         measured.append(open_teacher(teacher))
     methods, made_by = {m.name: m.method for m in measured}, {m.name: m.made_by for m in measured}

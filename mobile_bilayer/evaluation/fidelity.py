@@ -20,13 +20,15 @@ from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, PreparedClip, load_cli
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.methods import Method, pictures, static_photo, warp_method
 from mobile_bilayer.evaluation.metrics import (
-    FACE_METRICS,
     METRICS,
     NEED_FACES,
-    PIXEL_METRICS,
+    OFTEN_NONE,
+    PART_METRICS,
     STEADY_METRICS,
     FaceMeasures,
     PixelMeasures,
+    changed_parts,
+    parts,
 )
 from mobile_bilayer.evaluation.steadiness import STEPS, consecutive_frames, flicker, in_steps, jitter
 
@@ -42,7 +44,7 @@ class ClipValues:
 
     frames  which of the clip's are the T targets; the first is the source
     found   (T,) bool, whether the real target shows a face; None when nobody looked
-    values  {method: {metric: (T,) float64}}; NaN where the render or the target shows no face
+    values  {method: {metric: (T,) float64}}; NaN where the render or the target shows no face, or the part no change
     consecutive  frames that steadiness was measured on
     steadiness   {method, or REAL: {metric: value}}; NaN where faces are lost, or too few frames follow each other
     """
@@ -60,8 +62,7 @@ class ClipValues:
         if metric in STEADY_METRICS:
             return self.steadiness.get(method, {}).get(metric, np.nan)
         values = self.values[method][metric]
-        # Only a lost face may be left out. NaN of anything else is a fault that the mean must show.
-        return _mean(values[~np.isnan(values)] if metric in FACE_METRICS else values)
+        return _mean(values[~np.isnan(values)] if metric in OFTEN_NONE else values)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class ClipRenders:
     frames, consecutive  as in `ClipValues`
     source   (3, 256, 256), the clip's first frame
     targets  (T, 3, 256, 256), weight (T, 1, 256, 256) as `to_tensors` gives it
+    parts    {metric of parts: (T, 1, 256, 256) bool}, where it is measured
     renders  {method: (T, 3, 256, 256)}, as a screen shows them, in steps of 1/255
     real     (N, 3, 256, 256), the consecutive frames
     moving   {method: ((N - 1) * STEPS + 1, 3, 256, 256)} in small steps from each of those to the next; empty where
@@ -83,6 +85,7 @@ class ClipRenders:
     source: Tensor
     targets: Tensor
     weight: Tensor
+    parts: dict[str, Tensor]
     renders: dict[str, Tensor]
     real: Tensor
     moving: dict[str, Tensor]
@@ -122,7 +125,7 @@ class Fidelity:
     @property
     def metrics(self) -> list[str]:
         """Those that were measured, in `METRICS`' order."""
-        measured = METRICS if self.settings.frames else PIXEL_METRICS | FACE_METRICS
+        measured = [name for name in METRICS if self.settings.frames or name not in STEADY_METRICS]
         return [name for name in measured if not (self.settings.quick and name in NEED_FACES)]
 
     @property
@@ -169,8 +172,7 @@ class Fidelity:
             return values[has], np.array([clip.identity for clip in self.clips])[has]
         values = np.concatenate([clip.values[method][metric] for clip in self.clips])
         people = np.repeat([clip.identity for clip in self.clips], [len(clip.frames) for clip in self.clips])
-        # Only a lost face may be left out. NaN of anything else is a fault that the mean must show.
-        has = ~np.isnan(values) if metric in FACE_METRICS else np.full(len(values), True)
+        has = ~np.isnan(values) if metric in OFTEN_NONE else np.full(len(values), True)
         return values[has], people[has]
 
     def save(self, path: Path, made_by: Mapping[str, str] | None = None) -> None:
@@ -277,13 +279,20 @@ def _render(clip: PreparedClip, methods: Mapping[str, Method], targets: int, fra
         real = follow["target"]
         steps = {name: follow[name] for name in ("image", "source_points")} | {"points": in_steps(follow["points"])}
         moving = {name: _in_range(method(steps)) for name, method in methods.items()}
-    return ClipRenders(
-        clip, wanted, consecutive, batch["image"][0], batch["target"], batch["weight"], renders, real, moving
-    )
+    changed = [
+        changed_parts(clip.landmarks[0], clip.landmarks[frame], points)
+        for frame, points in zip(wanted, batch["points"].numpy(), strict=True)
+    ]
+    parts_of = {name: torch.from_numpy(np.stack([of[name] for of in changed])[:, None]) for name in PART_METRICS}
+    source, targets, weight = batch["image"][0], batch["target"], batch["weight"]
+    return ClipRenders(clip, wanted, consecutive, source, targets, weight, parts_of, renders, real, moving)
 
 
 def _measure(seen: ClipRenders, pixels: PixelMeasures, faces: FaceMeasures | None) -> ClipValues:
-    values = {name: pixels(render, seen.targets, seen.weight) for name, render in seen.renders.items()}
+    values = {
+        name: pixels(render, seen.targets, seen.weight) | parts(render, seen.targets, seen.parts)
+        for name, render in seen.renders.items()
+    }
     found = None
     if faces:
         targets = [faces.look(rgb) for rgb in pictures(seen.targets)]

@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from mobile_bilayer.dataset.pairs import IMAGE_PX
 from mobile_bilayer.perceptual import Lpips
+from mobile_bilayer.pose.head import take_apart
 from mobile_bilayer.pose.keypoints import keypoints_68
+from mobile_bilayer.pose.landmarks import MESH
+from mobile_bilayer.pose.retarget import EYE_CORNERS, LOWER_LIPS, UPPER_LIPS, eyes_of, lip_opening
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,12 @@ PIXEL_METRICS = {
         "structural similarity: Gaussian window 11x11, sigma 1.5, K 0.01 and 0.03; mean of RGB, whole frame, borders mirrored",
     ),
     "psnr": Metric("PSNR dB", "higher", 2, "peak signal-to-noise ratio of the whole frame; 100 at most"),
+}
+PART_METRICS = {
+    "opened_mouth": Metric(
+        "opened mouth", "lower", 3, "L1 between the lips of targets that open them, where the source shows none of it"
+    ),
+    "shut_eyes": Metric("shut eyes", "lower", 3, "L1 around each of the target's eyes that is less than half as open as the source's"),
 }
 FACE_METRICS = {
     "keypoints": Metric(
@@ -67,12 +78,15 @@ STEADY_METRICS = {
         "clip flicker", "real", 2, "flicker from each of the clip's frames to the next: the real frames' is the yardstick"
     ),
 }  # fmt: skip
-METRICS = PIXEL_METRICS | FACE_METRICS | STEADY_METRICS
+METRICS = PIXEL_METRICS | PART_METRICS | FACE_METRICS | STEADY_METRICS
+OFTEN_NONE = PART_METRICS | FACE_METRICS  # NaN of these is left out of a mean; NaN of anything else is a fault that it must show
 ARROWS = {"lower": "↓", "higher": "↑", "real": ""}
 NEED_FACES = (*FACE_METRICS, "jitter", "clip_jitter")
 
 SKIN = slice(0, 468)  # of the 478; the irises behind them follow the gaze more than the face
 OUTER_EYE_CORNERS = (33, 263)
+OPENED = 0.07  # of a mouth's width, beyond twice the source's opening: there the source shows nothing to warp
+SHUT = 0.5  # of the source's eye
 PSNR_LIMIT_DB = 100.0  # of equal pictures, whose true value would make every mean infinite
 
 
@@ -113,6 +127,36 @@ class PixelMeasures:
             "psnr": psnr(render, target),
         }
         return {name: value.double().numpy() for name, value in values.items()}
+
+
+def changed_parts(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
+    """Where a target shows what its source can't: {name of `PART_METRICS`: (256, 256) bool}, all False where it does not.
+
+    source, target  landmarks (478, 3) in pixels; points (K, 2) the target's network points in [-1, 1] of its crop
+    """
+    before, after = take_apart(source).face, take_apart(target).face
+    mouth, eyes = np.zeros((IMAGE_PX, IMAGE_PX), np.uint8), np.zeros((IMAGE_PX, IMAGE_PX), np.uint8)
+    pixels = (points + 1) * (IMAGE_PX / 2) - 0.5  # OpenCV calls pixel 0's centre 0
+    if lip_opening(after) - 2 * max(lip_opening(before), 0) > OPENED:
+        outline = pixels[[MESH.index(i) for i in (*UPPER_LIPS, *LOWER_LIPS[::-1])]]
+        cv2.fillPoly(mouth, [np.rint(outline).astype(np.int32)], 1)
+    for was, now, corners in zip(eyes_of(before), eyes_of(after), EYE_CORNERS, strict=True):
+        if now.openness < SHUT * was.openness:
+            right, left = pixels[[MESH.index(i) for i in corners]]
+            along = left - right
+            half, angle = 0.5 * np.hypot(*along), np.degrees(np.arctan2(along[1], along[0]))
+            x, y = np.rint((right + left) / 2).astype(int).tolist()
+            cv2.ellipse(eyes, (x, y), (round(1.1 * half), round(0.6 * half)), float(angle), 0, 360, 1, -1)
+    return dict(zip(PART_METRICS, (mouth.astype(bool), eyes.astype(bool)), strict=True))
+
+
+def parts(render: Tensor, target: Tensor, where: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """All of `PART_METRICS`, where (N, 1, H, W) bool each says; NaN where that is nowhere."""
+    out = {}
+    for name, places in where.items():
+        values = l1(render, target, places).double().numpy()
+        out[name] = np.where(places.any(-1).any(-1)[:, 0].numpy(), values, np.nan)
+    return out
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.pose.stickman import draw_keypoints_stickman
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class DiscriminatorConfig:
     @property
     def halvings(self) -> int:
         return min(max(self.image_px // self.scores_px, 1).bit_length() - 1, self.blocks)
+
+
+def draw_stickmen(keypoints: Tensor, side_px: int) -> Tensor:
+    """(B, 68, 2) in [-1, 1] to the paper's stickmen (B, 3, side_px, side_px), [-1, 1]."""
+    drawn = np.stack([draw_keypoints_stickman(k, side_px) for k in keypoints.detach().cpu().numpy()])
+    return torch.from_numpy(drawn).to(keypoints.device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _conv(inputs: int, outputs: int, side: int) -> nn.Module:
@@ -96,3 +104,11 @@ class PatchDiscriminator(nn.Module):
             x = block(x)
             features.append(x)
         return self.score(F.leaky_relu(x, 0.2)), features
+
+
+def judged(
+    critic: nn.Module, fake: Tensor, real: Tensor, stickman: Tensor
+) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
+    """Scores and features of two pictures of the same poses, the fake ones first. One batch: they meet one network."""
+    scores, features = critic(torch.cat([fake, real]), torch.cat([stickman, stickman]))
+    return scores.chunk(2), [f.chunk(2) for f in features]

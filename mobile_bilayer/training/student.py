@@ -33,6 +33,7 @@ from mobile_bilayer.student.network import Student, StudentConfig, landmark_warp
 from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
 from mobile_bilayer.training.labels import Labels
+from mobile_bilayer.training.mouth_critic import MouthCritic
 from mobile_bilayer.training.run import (
     Budget,
     Log,
@@ -67,8 +68,10 @@ class TrainingConfig:
     lpips_px: int = 128  # LPIPS looks at a random window of this side
     labelled: int = 1  # sources of a step that the teacher has labelled, if there are labels, beside the others
     labels: float = 0.3  # weight of their losses; the three below are parts of it
-    layers: float = 0.5  # L1 of flow, in tenths of the frame, and mask
+    outside: float = 0.0  # weight of what a teacher shows outside of mouth and eyes, where real pairs teach better than ours
+    layers: float = 0.5  # L1 of its flow, in tenths of the frame
     steady: float = 2.0  # L1 of a frame a little later and the first one warped as the landmarks say, on the person
+    mouth_critic: float = 0.0  # weight of a `MouthCritic`; 0: none
     frozen_norm: float = 0.2  # last share of the run, with fixed batch norm, as at inference
     held_out: int = 8  # identities kept for validation
     seed: int = 0
@@ -79,6 +82,10 @@ class TrainingConfig:
                 raise MobileBilayerError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.lpips_px > 256:
             raise MobileBilayerError(f"lpips_px is {self.lpips_px}; a picture has 256 px. Try 144.")
+        if not 0 <= self.outside <= 1 or not self.mouth_critic >= 0:
+            raise MobileBilayerError(
+                f"outside is {self.outside} and mouth_critic {self.mouth_critic}; the first must be in 0..1, the second at least 0."
+            )
         if self.held_out < 0 or self.warm_up_steps < 1:
             raise MobileBilayerError(
                 f"held_out is {self.held_out} and warm_up_steps {self.warm_up_steps}; they must be at least 0 and 1."
@@ -105,6 +112,7 @@ def render(layers: Layers, batch: dict[str, Tensor]) -> Tensor:
 
 
 def losses(
+    out: Tensor,
     layers: Layers,
     paint: Tensor,
     alpha: Tensor,
@@ -113,8 +121,8 @@ def losses(
     config: TrainingConfig,
     corner: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """Each term, weighted; their sum is what falls."""
-    out, target = render(layers, batch), batch["target"] * 2 - 1
+    """Each term, weighted; their sum is what falls. out: what `render` makes of the layers."""
+    target = batch["target"] * 2 - 1
     # Stored weights are 0 (padding), 1, or 9 in mouth and eyes.
     weight = batch["weight"].clamp(max=1) + (batch["weight"] - 1).clamp(min=0) * ((config.mouth_and_eyes - 1) / 8)
     top, left = corner
@@ -143,20 +151,20 @@ def label_losses(
     out = composite(*twice, layers)
     out, later = out[0::2], out[1::2]
     target = batch["target"] * 2 - 1
-    weight = 1 + (batch["weight"] - 1) * ((config.mouth_and_eyes - 1) / 8)
+    weight = config.outside + (1 - config.outside) * (batch["weight"] - 1).clamp(min=0) / 8
     top, left = corner
     window = (..., slice(top, top + config.lpips_px), slice(left, left + config.lpips_px))
-    # Not gate and lf: a teacher paints at 256 px what a student had better warp. Told to blend in as much as it does (gate
-    # 0.87 in the mean, where a student's is 0.97), a student painted what it can't at 128 px, and LPIPS of real frames rose.
-    wrong = (layers.a[0::2] - batch["a"]).abs()
-    seen = batch["a"][:, 2:3] * batch["a"][:, 3:4]  # elsewhere a flow says nothing
+    # Not gate, lf and mask: a teacher paints at 256 px what a student had better warp. Told to blend in as much as it does
+    # (gate 0.87 in the mean, where a student's is 0.97), a student painted what it can't at 128 px, and LPIPS of real frames rose.
+    wrong = (layers.a[0::2, :2] - batch["a"][:, :2]).abs()
+    # Elsewhere a flow says nothing.
+    seen = batch["a"][:, 2:3] * batch["a"][:, 3:4] * F.interpolate(weight, size=wrong.shape[-1], mode="area")
     warped = landmark_warp(out.detach(), *batch["points"].unbind(1))
     person = F.interpolate((layers.a[0::2, 3:4] * layers.a[1::2, 3:4]).detach(), size=out.shape[-1]) > 0.9
     terms = {
-        "label_l1": config.l1 * (weight * (out - target).abs()).sum() / weight.sum() / 3,
+        "label_l1": config.l1 * (weight * (out - target).abs()).sum() / weight.sum().clamp(min=1) / 3,
         "label_lpips": config.lpips * lpips(out[window], target[window], weight[window]).mean(),
-        "label_layers": config.layers
-        * (5 * (seen * wrong[:, :2]).mean() + wrong[:, 3:].mean()),
+        "label_layers": config.layers * 10 * (seen * wrong).sum() / seen.sum().clamp(min=1) / 2,
         "label_steady": config.steady * (person * (later - warped).abs()).sum() / person.sum().clamp(min=1) / 3,
     }
     return {name: config.labels * term for name, term in terms.items()}
@@ -227,6 +235,7 @@ def train_student(
         betas=(0.9, 0.99),
     )
     wrapped, optimizer = fabric.setup(student, optimizer)
+    critic = MouthCritic(fabric, training.mouth_critic, training.learning_rate) if training.mouth_critic else None
     average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
     # What a checkpoint must agree with, or its steps would be another run's.
     settings = json.dumps({"config": asdict(config), "training": asdict(training), "labels": labels.mark if labels else None})
@@ -235,6 +244,8 @@ def train_student(
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
+        if critic is not None:
+            critic.load_state_dict(state["critic"])
         budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
     log = Log(out, budget.step)
     data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
@@ -248,6 +259,7 @@ def train_student(
             "student": student.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "critic": critic.state_dict() if critic is not None else None,
             "step": budget.step,
             "elapsed_s": budget.elapsed_s,
         }
@@ -268,7 +280,7 @@ def train_student(
         log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
         bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
-    names = LOSSES if labels is None else LOSSES + LABEL_LOSSES
+    names = LOSSES + (() if labels is None else LABEL_LOSSES) + (() if critic is None else critic.NAMES)
     means = {f"loss_{name}": 0.0 for name in names}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
     with Progress(*columns) as bar, interrupts() as asked:
@@ -291,11 +303,14 @@ def train_student(
             rng = np.random.default_rng([training.seed, budget.step, 1])
             corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
             layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
-            terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
+            picture = render(layers, batch)
+            terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
+            if critic is not None:
+                terms |= critic.terms(batch, picture)
             if labels is not None:
                 chosen = rng.integers(len(labels), size=training.labelled)
                 terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
-            loss = torch.stack(list(terms.values())).sum()
+            loss = torch.stack([term for name, term in terms.items() if name != "critic"]).sum()
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             norm = fabric.clip_gradients(wrapped, optimizer, max_norm=1.0, error_if_nonfinite=False)

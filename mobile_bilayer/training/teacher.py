@@ -40,7 +40,6 @@ from mobile_bilayer.dataset.pairs import (
 )
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import VGG19, VGGFACE, Lpips, Vgg
-from mobile_bilayer.pose.stickman import draw_keypoints_stickman
 from mobile_bilayer.student.network import StudentConfig, landmark_warp
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.teacher.blocks import warp
@@ -48,7 +47,7 @@ from mobile_bilayer.teacher.config import TeacherConfig
 from mobile_bilayer.teacher.landmark import GRID, LANDMARK, RIM, LandmarkTeacher, Windows
 from mobile_bilayer.teacher.teacher import Teacher
 from mobile_bilayer.teacher.weights import load_teacher, make_teacher, save_teacher
-from mobile_bilayer.training.discriminator import DiscriminatorConfig, PatchDiscriminator
+from mobile_bilayer.training.discriminator import DiscriminatorConfig, PatchDiscriminator, draw_stickmen, judged
 from mobile_bilayer.training.losses import (
     discriminator_hinge,
     feature_matching,
@@ -254,12 +253,6 @@ class PaperStep(nn.Module):
 STEPS = {"landmark": LandmarkStep, "none": PaperStep}
 
 
-def draw_stickmen(keypoints: Tensor, side_px: int) -> Tensor:
-    """(B, 68, 2) in [-1, 1] to the paper's stickmen (B, 3, side_px, side_px), [-1, 1]."""
-    drawn = np.stack([draw_keypoints_stickman(k, side_px) for k in keypoints.detach().cpu().numpy()])
-    return torch.from_numpy(drawn).to(keypoints.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 @torch.no_grad()
 def render(teacher: LandmarkTeacher | Teacher, batch: dict[str, Tensor]) -> Tensor:
     """(B * T, 3, 256, 256) in [-1, 1]: what people would see."""
@@ -290,17 +283,14 @@ def generator_terms(shown: Shown, config: TeacherTraining, readers: dict[str, nn
 def critic_terms(
     critic: nn.Module, shown: Shown, stickmen: Tensor, config: TeacherTraining
 ) -> dict[str, Tensor]:
-    """The generator's losses that the discriminator gives; real and fake are one batch, so they meet one network."""
-    scores, features = critic(torch.cat([shown.image, shown.target]), torch.cat([stickmen, stickmen]))
-    fake, real = scores.chunk(2)
+    """The generator's losses that the discriminator gives."""
+    (fake, real), features = judged(critic, shown.image, shown.target, stickmen)
     out = {}
     if config.weight("gan"):
         out["gan"] = config.weight("gan") * generator_hinge(real, fake)
     if config.weight("feature_matching"):
-        halves = [f.chunk(2) for f in features]
-        out["feature_matching"] = config.weight("feature_matching") * feature_matching(
-            [h[0] for h in halves], [h[1] for h in halves]
-        )
+        matched = feature_matching([f for f, _ in features], [r for _, r in features])
+        out["feature_matching"] = config.weight("feature_matching") * matched
     return out
 
 
@@ -621,8 +611,7 @@ def train_teacher(
                 stickmen = draw_stickmen(batch["keypoints"], batch["target"].shape[-1])
                 stickmen = windows.inner(windows.cut(stickmen)) if windows else stickmen
                 critic.requires_grad_(True)
-                scores, _ = wrapped_critic(torch.cat([seen.image.detach(), seen.target]), torch.cat([stickmen, stickmen]))
-                fake, real = scores.chunk(2)
+                (fake, real), _ = judged(wrapped_critic, seen.image.detach(), seen.target, stickmen)
                 # Where its features alone are matched, it must learn all the same.
                 loss = (training.weight("gan") or 1.0) * discriminator_hinge(real, fake)
                 critic_optimizer.zero_grad(set_to_none=True)

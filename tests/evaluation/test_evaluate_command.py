@@ -132,7 +132,7 @@ def test_students_float_and_int8_are_measured_beside_each_other(run, tmp_path):
     other = Student(StudentConfig(frame_widths=(4, 4, 8, 8), encoder_widths=(12, 8, 8, 8), features=4, codes=4))
     save_student(other, tmp_path / "other.safetensors", {"steps": 7})
     code, _, err = run(
-        f"--targets 1 --quick --frames 0 --student {weights} --student other.safetensors --bundle {bundle} --json f.json"
+        f"--targets 1 --quick --frames 0 --student {weights} --student other.safetensors --student {bundle} --json f.json"
     )
     assert (code, err) == (0, "")
     table = json.loads((tmp_path / "f.json").read_text("utf-8"))["methods"]
@@ -150,10 +150,10 @@ def test_students_float_and_int8_are_measured_beside_each_other(run, tmp_path):
         ("--json fidelity.txt", "must end in .json"),
         ("--json nowhere/fidelity.json", "does not exist"),
         ("--targets 0", "0 targets"),
-        ("--bundle nowhere", "nowhere does not exist"),
+        ("--student nowhere", "nowhere does not exist"),
         ("--student nowhere", "nowhere does not exist"),
         ("--student nowhere.safetensors", "nowhere.safetensors can't be read"),
-        ("--student nowhere --bundle nowhere", "given twice"),
+        ("--student nowhere --student nowhere", "given twice"),
         ("--report report.txt", "must end in .html"),
         ("--frames 1", "1 frames behind each other"),
     ],

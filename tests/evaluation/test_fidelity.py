@@ -20,7 +20,7 @@ from mobile_bilayer.evaluation.fidelity import (
     interval,
 )
 from mobile_bilayer.evaluation.methods import student_method
-from mobile_bilayer.evaluation.metrics import FACE_METRICS, PIXEL_METRICS
+from mobile_bilayer.evaluation.metrics import FACE_METRICS, PART_METRICS, PIXEL_METRICS
 
 needs_weights = pytest.mark.skipif(
     not os.environ.get("MOBILE_BILAYER_MODELS"), reason="MOBILE_BILAYER_MODELS names no folder with the models"
@@ -76,7 +76,7 @@ def test_a_method_is_measured_by_what_it_renders_and_shown_in_its_column(tmp_pat
         write_clip(tmp_path / f"{name}.safetensors", name)
     result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, quick=True, frames=0)
     assert list(result.table) == ["static photo", "landmark warp", "black", "perfect"]
-    assert list(result.table["black"]) == list(PIXEL_METRICS)
+    assert list(result.table["black"]) == [*PIXEL_METRICS, *PART_METRICS]
     assert result.table["perfect"]["l1"] == 0 and result.table["perfect"]["psnr"] == 100
     # Source, driver, warp, black, perfect, and the error of the last: none.
     assert result.sheet.shape == (LABEL_PX + 2 * 256, 6 * 256, 3) and result.sheet.dtype == np.uint8
@@ -107,12 +107,18 @@ def measured_by_hand() -> Fidelity:
     """Two clips of one method; in the first a render is lost, in the second a real face and another render."""
 
     def values(**of_faces: list[float]) -> dict:
-        return {"some": {name: np.array(of_faces.get(name, [1.0, 2.0])) for name in PIXEL_METRICS | FACE_METRICS}}
+        return {"some": {name: np.array(of_faces.get(name, [1.0, 2.0])) for name in PIXEL_METRICS | PART_METRICS | FACE_METRICS}}
 
     nan = np.nan
     clips = [
-        ClipValues("a", "anna", [1, 2], np.array([True, True]), values(keypoints=[4.0, nan], identity=[0.5, nan])),
-        ClipValues("b", "ben", [1, 2], np.array([True, False]), values(keypoints=[nan, nan], identity=[nan, nan])),
+        ClipValues(
+            "a", "anna", [1, 2], np.array([True, True]),
+            values(keypoints=[4.0, nan], identity=[0.5, nan], opened_mouth=[nan, 0.5], shut_eyes=[nan, nan]),
+        ),
+        ClipValues(
+            "b", "ben", [1, 2], np.array([True, False]),
+            values(keypoints=[nan, nan], identity=[nan, nan], opened_mouth=[0.25, 0.75], shut_eyes=[nan, nan]),
+        ),
     ]
     return Fidelity(Settings("prepared", 2, True, False), clips, np.zeros((1, 1, 3), np.uint8))
 
@@ -120,7 +126,9 @@ def measured_by_hand() -> Fidelity:
 def test_lost_faces_are_counted_and_the_others_averaged(tmp_path):
     result = measured_by_hand()
     assert result.lost == {"some": 2} and result.targets_lost == 1
-    assert result.table["some"] == {"keypoints": 4.0, "identity": 0.5} | dict.fromkeys(PIXEL_METRICS, 1.5)
+    table = result.table["some"]
+    assert np.isnan(table.pop("shut_eyes"))  # none in any of the pairs
+    assert table == {"keypoints": 4.0, "identity": 0.5, "opened_mouth": 0.5} | dict.fromkeys(PIXEL_METRICS, 1.5)
 
 
 def test_a_render_that_is_not_a_number_is_not_passed_over():
@@ -173,7 +181,7 @@ def test_steadiness_is_measured_on_frames_behind_each_other_and_in_steps_between
     assert [clip.consecutive for clip in result.clips] == [[1, 2, 3], [0]] and not result.clips[1].steadiness
     assert [len(seen.real) for seen in shown] == [3, 0]
     assert {name: len(frames) for name, frames in shown[0].moving.items()} == dict.fromkeys(result.methods, 9)
-    assert result.metrics == [*PIXEL_METRICS, "flicker", "clip_flicker"]
+    assert result.metrics == [*PIXEL_METRICS, *PART_METRICS, "flicker", "clip_flicker"]
     flickers = {name: row["flicker"] for name, row in result.table.items()}
     assert flickers["static photo"] == 0 and flickers["late"] == pytest.approx(51)  # of 255, back and forth
     assert 0 < flickers["landmark warp"] < 5

@@ -10,8 +10,19 @@ import pytest
 import torch
 
 pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evaluation]")
-from mobile_bilayer.evaluation.metrics import FaceMeasures, identity_distance, keypoint_distance, l1, psnr, ssim
+from mobile_bilayer.evaluation.metrics import (
+    FaceMeasures,
+    changed_parts,
+    identity_distance,
+    keypoint_distance,
+    l1,
+    parts,
+    psnr,
+    ssim,
+)
 from mobile_bilayer.pose.crop import Crop, head_crop
+from mobile_bilayer.pose.head import network_points, put_together, take_apart
+from mobile_bilayer.pose.retarget import LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, UPPER_LIPS
 from mobile_bilayer.samples import sample_photo
 
 RIGHT, LEFT = 33, 263  # the outer eye corners, by MediaPipe's own map of the mesh
@@ -52,6 +63,38 @@ def test_a_picture_brighter_by_a_tenth_is_known_by_hand():
     b = a + torch.tensor([0.1, 0.2]).view(2, 1, 1, 1)
     assert l1(b, a, torch.ones(2, 1, 32, 32, dtype=torch.bool)).tolist() == pytest.approx([0.1, 0.2], abs=1e-6)
     assert psnr(b, a).tolist() == pytest.approx([20, 13.979], abs=1e-3)
+
+
+def test_parts_are_measured_where_a_target_opens_its_mouth_or_shuts_an_eye():
+    _, landmarks = sample_photo("astronaut")
+    crop = head_crop(landmarks)
+
+    def changed(upper: np.ndarray, lower: np.ndarray, down: float, share: float) -> tuple[dict, dict]:
+        """Lower points so far down, then this share of the way to the upper ones; is it new at their middle, and where."""
+        motion = take_apart(landmarks)
+        motion.face[lower, 1] += down
+        motion.face[lower] += share * (motion.face[upper] - motion.face[lower])
+        moved = put_together(motion)
+        keypoints = crop.to_keypoints(np.concatenate([moved[:, :2], landmarks[:, 2:]], 1))
+        where = changed_parts(landmarks, moved, network_points(keypoints))
+        middle = (keypoints[[*upper[2:5], *lower[2:5]], :2].mean(0) + 1) * 128
+        return {name: mask[round(middle[1]), round(middle[0])] for name, mask in where.items()}, where
+
+    _, where = changed(UPPER_LIPS, LOWER_LIPS, 0.0, 0.0)
+    assert not any(mask.any() for mask in where.values())
+    at_middle, where = changed(UPPER_LIPS, LOWER_LIPS, 0.4, 0.0)
+    assert at_middle == {"opened_mouth": True, "shut_eyes": False} and 50 < where["opened_mouth"].sum() < 1500
+    for eye in (0, 1):  # a wink is of one eye
+        at_middle, where = changed(UPPER_LIDS[eye], LOWER_LIDS[eye], 0.0, 0.9)
+        assert at_middle == {"opened_mouth": False, "shut_eyes": True} and 50 < where["shut_eyes"].sum() < 800
+
+    render, target = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.5)
+    target[0, :, 2:4, 2:4] = 0.25
+    here = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    here[0, :, 2:4, 2:4] = True
+    values = parts(render, target, {"opened_mouth": here, "shut_eyes": ~here})
+    np.testing.assert_allclose(values["opened_mouth"], [0.25, np.nan])
+    np.testing.assert_allclose(values["shut_eyes"], [0.5, 0.5])
 
 
 def test_l1_looks_only_where_it_is_told():

@@ -122,6 +122,29 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn_of_it(prepared, stud
 
 
 @needs_weights
+def test_a_teacher_is_asked_about_mouth_and_eyes_and_elsewhere_only_if_told(prepared, student, tmp_path):
+    labels = write_labels(load_clips(prepared), student, tmp_path / "out", LabelConfig(count=2))
+    batch, network, lpips = labels.batch(np.array([0, 1]), torch.device("cpu")), load_student(student)[0], Lpips()
+    terms = ("label_l1", "label_lpips", "label_layers")
+
+    def wrong(where: torch.Tensor, outside: float) -> dict[str, float]:
+        """With other pixels and another flow there than the teacher's."""
+        small = torch.nn.functional.interpolate(where.float(), size=64, mode="area") > 0.5
+        other = batch | {"target": torch.where(where, 1 - batch["target"], batch["target"]), "a": batch["a"].clone()}
+        other["a"][:, :2] += 0.2 * small
+        got = label_losses(network, other, lpips, TrainingConfig(lpips_px=256, outside=outside), (0, 0))
+        right = label_losses(network, batch, lpips, TrainingConfig(lpips_px=256, outside=outside), (0, 0))
+        return {name: float((got[name] - right[name]).detach()) for name in terms}
+
+    inside = batch["weight"] > 5
+    far = torch.nn.functional.max_pool2d(inside.float(), 65, 1, 32) == 0  # LPIPS looks around a pixel
+    unasked, asked, mouth = wrong(far, 0.0), wrong(far, 0.5), wrong(inside, 0.0)
+    for name in terms:
+        assert abs(unasked[name]) < 0.05 * mouth[name], name
+        assert asked[name] > 0.1 * mouth[name], name
+
+
+@needs_weights
 def test_what_moves_as_the_landmarks_say_is_steady(prepared, tmp_path):
     torch.manual_seed(0)
     untrained = Student(StudentConfig())  # but for the 2 % of paint and the mask, it is the warp

@@ -137,6 +137,12 @@ def test_settings_that_train_nothing_are_refused(name):
         TrainingConfig(**{name: 0})
 
 
+@pytest.mark.parametrize("settings", [{"outside": 1.5}, {"outside": -0.1}, {"mouth_critic": -1.0}, {"mouth_critic": float("nan")}])
+def test_weights_that_mean_nothing_are_refused(settings):
+    with pytest.raises(MobileBilayerError, match=f"{next(iter(settings))} "):
+        TrainingConfig(**settings)
+
+
 def test_people_kept_for_validation_are_not_trained_on(tmp_path, write_clip):
     clips = [PreparedClip(write_clip(tmp_path / f"{i}", identity=f"person {i // 2}", count=2)) for i in range(16)]
     training, held = split(clips, held_out=2)
