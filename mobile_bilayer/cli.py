@@ -415,9 +415,16 @@ def fidelity(
 
 
 def _print_fidelity(result: Fidelity) -> None:
-    """Two tables, narrow, so that numbers stay whole on 80 columns: what is compared with real frames, and what moves."""
+    """Tables, narrow, so that numbers stay whole on 80 columns: what is compared with real frames, what moves, what is new."""
     from mobile_bilayer.evaluation.fidelity import REAL
-    from mobile_bilayer.evaluation.metrics import ARROWS, METRICS, PIXEL_METRICS, STEADY_METRICS
+    from mobile_bilayer.evaluation.metrics import (
+        ARROWS,
+        FACE_METRICS,
+        METRICS,
+        PART_METRICS,
+        PIXEL_METRICS,
+        STEADY_METRICS,
+    )
 
     def show(title: str, metrics: list[str], rows: dict[str, dict[str, float]], lost: dict[str, int], caption: str | None) -> None:
         table = Table("", title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -435,12 +442,15 @@ def _print_fidelity(result: Fidelity) -> None:
     caption = None
     if result.targets_lost:
         caption = f"In {result.targets_lost} real frames no face is found: they are left out of the last three columns."
-    compared = [name for name in result.metrics if name not in STEADY_METRICS]
+    compared = [name for name in result.metrics if name in PIXEL_METRICS | FACE_METRICS]
     show(title, compared, result.table, result.lost, caption)
     if result.settings.frames:
         steady = [name for name in result.metrics if name in STEADY_METRICS]
         rows = {REAL: result.real, **result.table}
         show(f"{result.settings.frames} frames behind each other, and steps between them", steady, rows, {}, None)
+    if new := [name for name in result.metrics if name in PART_METRICS]:
+        counts = ", ".join(f"{METRICS[name].title} in {result.count(name)} pairs" for name in new)
+        show(f"What the source does not show: {counts}", new, result.table, {}, None)
 
 
 @evaluate_app.command(

@@ -126,6 +126,7 @@ class Fidelity:
     def metrics(self) -> list[str]:
         """Those that were measured, in `METRICS`' order."""
         measured = [name for name in METRICS if self.settings.frames or name not in STEADY_METRICS]
+        measured = [name for name in measured if name not in PART_METRICS or self.count(name)]
         return [name for name in measured if not (self.settings.quick and name in NEED_FACES)]
 
     @property
@@ -135,6 +136,10 @@ class Fidelity:
     @property
     def people(self) -> int:
         return len({clip.identity for clip in self.clips})
+
+    def count(self, metric: str) -> int:
+        """Of how many pairs, or clips, there is a number."""
+        return len(self._values(self.methods[0], metric)[0])
 
     @cached_property
     def table(self) -> dict[str, dict[str, float]]:

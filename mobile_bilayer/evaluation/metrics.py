@@ -78,7 +78,7 @@ STEADY_METRICS = {
         "clip flicker", "real", 2, "flicker from each of the clip's frames to the next: the real frames' is the yardstick"
     ),
 }  # fmt: skip
-METRICS = PIXEL_METRICS | PART_METRICS | FACE_METRICS | STEADY_METRICS
+METRICS = PIXEL_METRICS | FACE_METRICS | STEADY_METRICS | PART_METRICS
 OFTEN_NONE = PART_METRICS | FACE_METRICS  # NaN of these is left out of a mean; NaN of anything else is a fault that it must show
 ARROWS = {"lower": "↓", "higher": "↑", "real": ""}
 NEED_FACES = (*FACE_METRICS, "jitter", "clip_jitter")

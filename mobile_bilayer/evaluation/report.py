@@ -16,7 +16,15 @@ from torch import Tensor
 from mobile_bilayer.capture.images import AI_GENERATED, DIGITAL_SOURCE_TYPE, webp, written_aside
 from mobile_bilayer.evaluation.fidelity import REAL, STATIC, WARP, ClipRenders, Fidelity, plain
 from mobile_bilayer.evaluation.methods import pictures
-from mobile_bilayer.evaluation.metrics import ARROWS, METRICS, PIXEL_METRICS, STEADY_METRICS, Metric
+from mobile_bilayer.evaluation.metrics import (
+    ARROWS,
+    FACE_METRICS,
+    METRICS,
+    PART_METRICS,
+    PIXEL_METRICS,
+    STEADY_METRICS,
+    Metric,
+)
 from mobile_bilayer.evaluation.steadiness import STEPS
 
 LARGEST_ERROR = 0.25  # of [0, 1]: where the error maps end
@@ -152,7 +160,7 @@ class Section:
 
 
 def _tables(result: Fidelity, made_by: Mapping[str, str]) -> list[Summary]:
-    """Frame by frame, and in motion."""
+    """Frame by frame, in motion, and where a target shows what its source does not."""
 
     def rows(metrics: list[str]) -> list[Row]:
         best = {name: _best(result, name) for name in metrics}
@@ -168,7 +176,7 @@ def _tables(result: Fidelity, made_by: Mapping[str, str]) -> list[Summary]:
     def heads(metrics: list[str]) -> list[tuple[str, str]]:
         return [(f"{METRICS[k].title} {ARROWS[METRICS[k].better]}".strip(), METRICS[k].meaning) for k in metrics]
 
-    compared = [name for name in result.metrics if name not in STEADY_METRICS]
+    compared = [name for name in result.metrics if name in PIXEL_METRICS | FACE_METRICS]
     tables = [Summary("Frame by frame", heads(compared), rows(compared))]
     if result.lost:
         tables[0].heads.append(("no face ↓", "renders in which no face is found, though the real frame shows one"))
@@ -178,6 +186,8 @@ def _tables(result: Fidelity, made_by: Mapping[str, str]) -> list[Summary]:
         steady = [name for name in result.metrics if name in STEADY_METRICS]
         real = Row(REAL, "", [_cell(name, result.real.get(name, np.nan)) for name in steady])
         tables.append(Summary("In motion", heads(steady), [real, *rows(steady)]))
+    if new := [name for name in result.metrics if name in PART_METRICS]:
+        tables.append(Summary("What the source does not show", heads(new), rows(new)))
     return tables
 
 

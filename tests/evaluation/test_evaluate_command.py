@@ -136,7 +136,7 @@ def test_students_float_and_int8_are_measured_beside_each_other(run, tmp_path):
     )
     assert (code, err) == (0, "")
     table = json.loads((tmp_path / "f.json").read_text("utf-8"))["methods"]
-    bundled, drawn, small = list(table)[2:]
+    drawn, small, bundled = list(table)[2:]
     assert bundled == "S int8" and drawn in ("S float", "student-S float") and small == "other float"
     assert table[drawn]["l1"]["mean"] == pytest.approx(table[bundled]["l1"]["mean"], rel=0.05)
     assert table[drawn]["l1"]["mean"] != table[bundled]["l1"]["mean"]

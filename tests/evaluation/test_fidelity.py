@@ -76,7 +76,7 @@ def test_a_method_is_measured_by_what_it_renders_and_shown_in_its_column(tmp_pat
         write_clip(tmp_path / f"{name}.safetensors", name)
     result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, quick=True, frames=0)
     assert list(result.table) == ["static photo", "landmark warp", "black", "perfect"]
-    assert list(result.table["black"]) == [*PIXEL_METRICS, *PART_METRICS]
+    assert list(result.table["black"]) == [*PIXEL_METRICS, "opened_mouth"]  # no eye shuts
     assert result.table["perfect"]["l1"] == 0 and result.table["perfect"]["psnr"] == 100
     # Source, driver, warp, black, perfect, and the error of the last: none.
     assert result.sheet.shape == (LABEL_PX + 2 * 256, 6 * 256, 3) and result.sheet.dtype == np.uint8
@@ -127,7 +127,8 @@ def test_lost_faces_are_counted_and_the_others_averaged(tmp_path):
     result = measured_by_hand()
     assert result.lost == {"some": 2} and result.targets_lost == 1
     table = result.table["some"]
-    assert np.isnan(table.pop("shut_eyes"))  # none in any of the pairs
+    assert "shut_eyes" not in table  # in none of the pairs
+    assert (result.count("opened_mouth"), result.count("l1")) == (3, 4)
     assert table == {"keypoints": 4.0, "identity": 0.5, "opened_mouth": 0.5} | dict.fromkeys(PIXEL_METRICS, 1.5)
 
 
@@ -149,7 +150,7 @@ def test_the_report_has_every_number_and_null_where_there_is_none(tmp_path):
     assert report["settings"]["targets"] == 2 and report["settings"]["prepared"] == "prepared"
     assert {name: about["better"] for name, about in report["metrics"].items()} == {
         "l1": "lower", "mouth_and_eyes": "lower", "lpips": "lower", "ssim": "higher", "psnr": "higher",
-        "keypoints": "lower", "identity": "lower",
+        "opened_mouth": "lower", "keypoints": "lower", "identity": "lower",
     }  # fmt: skip
     assert (report["clips"], report["people"], report["pairs"], report["targets_lost"]) == (2, 2, 4, 1)
     row = report["methods"]["some"]
@@ -181,7 +182,7 @@ def test_steadiness_is_measured_on_frames_behind_each_other_and_in_steps_between
     assert [clip.consecutive for clip in result.clips] == [[1, 2, 3], [0]] and not result.clips[1].steadiness
     assert [len(seen.real) for seen in shown] == [3, 0]
     assert {name: len(frames) for name, frames in shown[0].moving.items()} == dict.fromkeys(result.methods, 9)
-    assert result.metrics == [*PIXEL_METRICS, *PART_METRICS, "flicker", "clip_flicker"]
+    assert result.metrics == [*PIXEL_METRICS, "flicker", "clip_flicker", "opened_mouth"]
     flickers = {name: row["flicker"] for name, row in result.table.items()}
     assert flickers["static photo"] == 0 and flickers["late"] == pytest.approx(51)  # of 255, back and forth
     assert 0 < flickers["landmark warp"] < 5

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -129,6 +130,20 @@ def test_the_summary_has_every_number_and_marks_the_best(made):
     assert best == list(zip(["static photo", "landmark warp", "black &amp; void"], [0, 5, 0], strict=True)) + list(
         zip(["real frames", "static photo", "landmark warp", "black &amp; void"], [0, 0, 0, 1], strict=True)
     )
+
+
+def test_what_the_source_does_not_show_has_a_table_of_its_own(tmp_path, measured):
+    result, gallery = measured
+    values = {"static photo": 0.5, "landmark warp": 0.25, "black & void": 0.75}
+    first, *others = (
+        replace(c, values={m: v | {"opened_mouth": np.full(2, np.nan)} for m, v in c.values.items()}) for c in result.clips
+    )
+    for method, value in values.items():
+        first.values[method]["opened_mouth"][1] = value
+    write_report(tmp_path / "report.html", replace(result, clips=[first, *others]), gallery)
+    table = Page((tmp_path / "report.html").read_text("utf-8")).tables[2]
+    assert table[0] == ["method", "opened mouth ↓"]
+    assert {row[0]: float(row[1]) for row in table[1:]} == values
 
 
 def test_names_are_shown_and_never_run(made):
