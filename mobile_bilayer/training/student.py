@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -170,6 +172,17 @@ def label_losses(
     return {name: config.labels * term for name, term in terms.items()}
 
 
+@contextmanager
+def norm_as_at_inference(module: nn.Module) -> Iterator[None]:
+    """Batch norm uses its averages and does not change them."""
+    learning = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    for norm in learning:
+        norm.eval()
+    yield
+    for norm in learning:
+        norm.train()
+
+
 @torch.no_grad()
 def validate(student: Student, batch: dict[str, Tensor], lpips: Lpips) -> tuple[dict[str, float], np.ndarray]:
     """L1 (of [0, 1]), the same in mouth and eyes, LPIPS; and a sheet: source, target, render, error."""
@@ -309,7 +322,9 @@ def train_student(
                 terms |= critic.terms(batch, picture)
             if labels is not None:
                 chosen = rng.integers(len(labels), size=training.labelled)
-                terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
+                # Its few pictures, and faces that nobody pulls, are no measure of what the norms will see.
+                with norm_as_at_inference(student):
+                    terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
             loss = torch.stack([term for name, term in terms.items() if name != "critic"]).sum()
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)

@@ -22,7 +22,7 @@ from mobile_bilayer.training import labels as training_labels
 from mobile_bilayer.training import student as training_student
 from mobile_bilayer.training.distill import distill
 from mobile_bilayer.training.labels import CrossPairs, LabelConfig, label, load_labeller, write_labels
-from mobile_bilayer.training.student import TrainingConfig, label_losses, validation_batch
+from mobile_bilayer.training.student import TrainingConfig, label_losses, train_student, validation_batch
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +170,18 @@ def test_distilling_trains_another_size_and_goes_on_where_it_stopped(prepared, s
     for other in ({"labels": 3}, {"rate": 1e-2}, {"seed": 7}):
         with pytest.raises(MobileBilayerError, match="other settings"):
             distill(prepared, tmp_path / "run", config, steps=3, **options | other)
+
+
+@needs_weights
+def test_the_norms_learn_from_real_pairs_alone(prepared, student, tmp_path):
+    """A few labelled pictures, made of faces that nobody pulls, once shifted them for all the real ones."""
+    training = TrainingConfig(sources=1, targets=2, warm_up_steps=1, lpips_px=64, held_out=1)
+    config, norms = load_student(student)[0].config, []
+    for name, labels in (("plain", None), ("labelled", write_labels(load_clips(prepared), student, tmp_path, LabelConfig(2)))):
+        train_student(prepared, tmp_path / name, config, training, steps=1, start=student, labels=labels, workers=0)
+        state = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["student"]
+        norms.append({key: value for key, value in state.items() if "running" in key})
+    assert len(norms[0]) > 20 and all(torch.equal(norms[0][key], norms[1][key]) for key in norms[0])
 
 
 @needs_weights
