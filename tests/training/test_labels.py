@@ -151,9 +151,10 @@ def test_what_moves_as_the_landmarks_say_is_steady(prepared, tmp_path):
     save_student(untrained, tmp_path / "untrained.safetensors", {})
     labels = write_labels(load_clips(prepared), tmp_path / "untrained.safetensors", tmp_path / "out", LabelConfig(count=2))
     batch = labels.batch(np.array([0, 1]), torch.device("cpu"))
-    steady = label_losses(untrained.eval(), batch, Lpips(), TrainingConfig(), (0, 0))["label_steady"]
+    config = TrainingConfig(steady=2.0)
+    steady = label_losses(untrained.eval(), batch, Lpips(), config, (0, 0))["label_steady"]
     torch.nn.init.normal_(untrained.frame.heads.weight[:2], std=2.0)  # a flow that follows its own mind
-    restless = label_losses(untrained, batch, Lpips(), TrainingConfig(), (0, 0))["label_steady"]
+    restless = label_losses(untrained, batch, Lpips(), config, (0, 0))["label_steady"]
     assert steady < 0.5 * restless
 
 
