@@ -22,7 +22,7 @@ def quick(exported, monkeypatch):
     monkeypatch.setattr(module, "lower", lambda *_: exported.lowered)
     monkeypatch.setattr(module, "CALIBRATION_PAIRS", 1)
     monkeypatch.setattr(module, "CHECKED_PAIRS", 1)
-    return lambda out, **options: export_bundle(exported.weights, exported.prepared, out, **options)
+    return lambda out, **options: export_bundle(exported.weights, exported.prepared, out, twin=False, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
