@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mobile_bilayer.export.card import model_card
-from mobile_bilayer.export.executorch import EXPLAINED, PRECISIONS, EncodeAvatar, Lowered, RenderLayers, lower
+from mobile_bilayer.export.executorch import EXPLAINED, METHODS, PRECISIONS, EncodeAvatar, Lowered, RenderLayers, lower
 from safetensors.numpy import save
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -347,6 +347,14 @@ def _write(
         (folder / file).write_bytes(data)
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return Bundle.open(folder)
+
+
+def program_bundle(
+    folder: Path, student: Student, program: bytes, facts: dict[str, object], weights: Path
+) -> Bundle:
+    """A bundle around any program of a student's two methods, to measure it: written to a folder that is thrown away."""
+    none = {name: [] for name in METHODS}
+    return _write(folder, student, Lowered(program, none), facts, weights, "fp32", "measured", None)
 
 
 def _rows(points: np.ndarray) -> tuple:

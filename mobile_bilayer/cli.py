@@ -426,13 +426,14 @@ def quantize(
     trained = None
     if qat:
         with _extra("train"):
-            from mobile_bilayer.quantization.aware import train_aware
+            from mobile_bilayer.quantization.aware import converted_student, train_aware
 
         folder = run or output.with_name(f"{output.name}-qat")
         weights, trained = train_aware(
             weights, prepared, folder, recipe, steps=steps, minutes=minutes, workers=workers
         )
         out.print(str(weights), soft_wrap=True)
+        trained = converted_student(trained, recipe)
     _export(weights, prepared, output, recipe=recipe, calibration=calibration, trained=trained)
 
 

@@ -156,7 +156,7 @@ def float_student(student: Student) -> Student:
 
 
 def converted_student(student: Student, recipe: Recipe) -> Student:
-    """Its trunks in int8, with the ranges that they learned: what is exported."""
+    """Its trunks in int8, with the ranges that they learned: for `export_bundle(trained=)`."""
     out = copy.deepcopy(student)
     for name, network in _networks(out).items():
         network.trunk = network.trunk.converted(recipe, name)
@@ -185,7 +185,7 @@ def train_aware(
     """Train on with rounding until `steps` or `minutes` are reached, in all calls together.
 
     `out` gets checkpoint.pt (to resume), student.safetensors (averaged float weights), log.csv and sheets, as other training
-    does. Returns the weights' path, and the student with int8 trunks for `export_bundle(trained=)`.
+    does. Returns the weights' path and the averaged student, which `converted_student` makes int8.
     """
     recipe, budget = recipe or Recipe(), Budget(steps, minutes)
     student, facts = load_student(weights)
@@ -285,4 +285,4 @@ def train_aware(
         save()
     if asked:
         raise KeyboardInterrupt
-    return out / "student.safetensors", converted_student(average.module, recipe)
+    return out / "student.safetensors", average.module
