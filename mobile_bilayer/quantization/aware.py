@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchao.quantization.pt2e import (
-    allow_exported_model_train_eval,
+    disable_observer,
+    enable_observer,
     move_exported_model_to_eval,
     move_exported_model_to_train,
 )
@@ -85,18 +86,23 @@ class AwareTrunk(nn.Module):
             warnings.simplefilter("ignore")  # deprecations inside torch
             exported = torch.export.export(_Alone(trunk), example, dynamic_shapes=(tuple({0: batch} for _ in example),))
             self.graph = prepare_qat_pt2e(exported.module(), RecipeQuantizer(recipe, aware=True))
-        self.norm_learns = True
+        self.norm_learns, self._norm_moved = True, True
         self.train()
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return self.graph(*inputs)
 
     def train(self, mode: bool = True) -> AwareTrunk:
-        """`eval()` of an exported graph is not allowed: torchao moves it."""
+        """`eval()` of an exported graph is not allowed: torchao moves its norms, and ranges stand still.
+
+        `norm_learns` says whether norms take a batch's statistics in training.
+        """
         self.training = mode
-        if mode != self.norm_learns:
-            (move_exported_model_to_train if mode else move_exported_model_to_eval)(self.graph)
-            self.norm_learns = mode
+        self.graph.apply(enable_observer if mode else disable_observer)
+        learns = mode and self.norm_learns
+        if learns != self._norm_moved:  # it takes a second
+            (move_exported_model_to_train if learns else move_exported_model_to_eval)(self.graph)
+            self._norm_moved = learns
         return self
 
     def float_state(self) -> dict[str, Tensor]:
@@ -116,7 +122,23 @@ class AwareTrunk(nn.Module):
             warnings.simplefilter("ignore")
             converted = convert_pt2e(graph)
         refuse_float(converted, recipe, method)
-        return allow_exported_model_train_eval(converted)  # who exports it calls eval(), which would be refused
+        return converted
+
+
+class Int8Trunk(nn.Module):
+    """What was converted, as a module: exported again, its operators are known as the trunk's, and it may be told `eval()`."""
+
+    def __init__(self, graph: torch.fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.graph(*inputs)
+
+    def train(self, mode: bool = True) -> Int8Trunk:
+        """Nothing to change: norms are folded away, or stand still."""
+        self.training = mode
+        return self
 
 
 def _networks(student: Student) -> dict[str, nn.Module]:
@@ -144,8 +166,9 @@ def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student
             hook.remove()
         for name, network in _networks(student).items():
             network.trunk = AwareTrunk(network.trunk, tuple(x.detach() for x in seen[name]), recipe)
-        student.eval()(*arguments)
-    return student
+        set_norms(student.modules(), learn=False)
+        student(*arguments)
+    return student.eval()
 
 
 def float_student(student: Student) -> Student:
@@ -163,14 +186,17 @@ def converted_student(student: Student, recipe: Recipe) -> Student:
     """Its trunks in int8, with the ranges that they learned: for `export_bundle(trained=)`."""
     out = copy.deepcopy(student)
     for name, network in _networks(out).items():
-        network.trunk = network.trunk.converted(recipe, name)
+        network.trunk = Int8Trunk(network.trunk.converted(recipe, name))
     return out
 
 
 def set_norms(modules: Iterable[nn.Module], learn: bool) -> None:
     """Whether batch norms take a batch's statistics, in trunks and around them."""
     for module in modules:
-        if isinstance(module, (BatchNorm, AwareTrunk)):
+        if isinstance(module, AwareTrunk):
+            module.norm_learns = learn
+            module.train()
+        elif isinstance(module, BatchNorm):
             module.train(learn)
 
 
