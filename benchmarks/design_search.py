@@ -143,14 +143,15 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], int8: bool) -> bytes:
     """The module as an ExecuTorch program for XNNPACK."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
-    from mobile_bilayer.export.executorch import TrunkQuantizer
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from mobile_bilayer.quantization.recipes import RecipeQuantizer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and executorch
         exported = torch.export.export(module.eval(), inputs)
         if int8:
-            prepared = prepare_pt2e(exported.module(), TrunkQuantizer())
+            prepared = prepare_pt2e(exported.module(), RecipeQuantizer())
             with torch.no_grad():
                 prepared(*inputs)
             exported = torch.export.export(convert_pt2e(prepared), inputs)

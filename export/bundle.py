@@ -7,12 +7,13 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from mobile_bilayer.export.card import model_card
-from mobile_bilayer.export.executorch import EXPLAINED, PRECISIONS, EncodeAvatar, Lowered, RenderLayers, lower
+from mobile_bilayer.export.executorch import EXPLAINED, METHODS, PRECISIONS, EncodeAvatar, Lowered, RenderLayers, lower
 from safetensors.numpy import save
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -27,6 +28,8 @@ from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.pose.retarget import Retargeter
 from mobile_bilayer.pose.stabilizer import StabilizerConfig
+from mobile_bilayer.quantization.recipes import Recipe
+from mobile_bilayer.quantization.twins import median_ms, refuse_larger, warn_slower
 from mobile_bilayer.runtime.bundle import CHANNELS, CHECKED, Bundle
 from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest, MethodSpec, TensorSpec, template_points
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
@@ -186,30 +189,46 @@ def refuse_over_tolerance(errors: dict[str, Tolerance], precision: str) -> None:
 
 
 def export_bundle(
-    weights: Path, prepared: Path, out: Path, precision: str = "int8", card: str | None = None
+    weights: Path,
+    prepared: Path,
+    out: Path,
+    precision: str = "int8",
+    card: str | None = None,
+    recipe: Recipe | None = None,
+    calibration: int | None = None,
+    trained: Student | None = None,
+    twin: bool = True,
 ) -> Bundle:
     """Lower a student, compare the program with it on real inputs, and write a bundle folder.
 
-    weights   what `train student` wrote
-    prepared  prepared clips to calibrate on and to compare with
-    out       folder to write; an older bundle there is replaced, anything else is not
-    card      the model card's text; by default it is made from the facts in the weights
+    weights      what `train student` wrote
+    prepared     prepared clips to calibrate on and to compare with
+    out          folder to write; an older bundle there is replaced, anything else is not
+    card         the model card's text; by default it is made from the facts in the weights
+    recipe       what becomes int8; by default what ships
+    calibration  pairs to calibrate on; by default `CALIBRATION_PAIRS`
+    trained      the same weights with int8 trunks, from quantization-aware training
+    twin         whether an int8 program is held against the same one in float, which takes as long again
 
-    Raises MobileBilayerError, and writes nothing, when an output is over its tolerance.
+    Raises MobileBilayerError, and writes nothing, when an output is over its tolerance, or when int8 saves no space. Warns
+    when int8 is slower here.
     """
     out = Path(out)
     if precision not in PRECISIONS:
         raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    _check_folder(out)
+    check_folder(out)
     student, facts = load_student(weights)
     torch.manual_seed(0)
-    inputs = real_inputs(student, prepared, CALIBRATION_PAIRS + CHECKED_PAIRS, seed=0)
-    lowered = lower(student, {name: values[:CALIBRATION_PAIRS] for name, values in inputs.items()}, precision)
+    pairs = CALIBRATION_PAIRS if calibration is None else max(0, calibration)
+    inputs = real_inputs(student, prepared, pairs + CHECKED_PAIRS, seed=0)
+    lowered = lower(trained or student, {name: values[:pairs] for name, values in inputs.items()}, precision, recipe)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         bundle = _write(aside, student, lowered, facts, weights, precision, out.name, card)
-        errors = compare(student, bundle, {name: values[CALIBRATION_PAIRS:] for name, values in inputs.items()})
+        errors = compare(student, bundle, {name: values[pairs:] for name, values in inputs.items()})
         refuse_over_tolerance(errors, precision)
+        if twin and precision == "int8":
+            _compare_with_twin(bundle, student, {name: values[pairs:] for name, values in inputs.items()})
         methods = {
             name: replace(spec, largest_error={k: round(e.largest, 6) for k, e in errors.items() if _belongs(k, spec)})
             for name, spec in bundle.manifest.methods.items()
@@ -228,7 +247,17 @@ def export_bundle(
     return Bundle.open(out)
 
 
-def _check_folder(out: Path) -> None:
+def _compare_with_twin(bundle: Bundle, student: Student, inputs: dict[str, list[tuple[Tensor, ...]]]) -> None:
+    name = bundle.manifest.program
+    data = lower(student, inputs, "fp32").data
+    refuse_larger(len(bundle.contents[name]), len(data))
+    programs = {"int8": bundle.program, "float": replace(bundle, contents={name: data}).program}
+    frame = [x.numpy() for x in inputs["render_layers"][0]]
+    took = median_ms({key: partial(program.run, "render_layers", *frame) for key, program in programs.items()})
+    warn_slower(took["int8"], took["float"])
+
+
+def check_folder(out: Path) -> None:
     """Whether a bundle may be written there, asked before the long work. Only a bundle is ever replaced."""
     if out.exists() or out.is_symlink():
         try:
@@ -318,6 +347,14 @@ def _write(
         (folder / file).write_bytes(data)
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return Bundle.open(folder)
+
+
+def program_bundle(
+    folder: Path, student: Student, program: bytes, facts: dict[str, object], weights: Path
+) -> Bundle:
+    """A bundle around any program of a student's two methods, to measure it: written to a folder that is thrown away."""
+    none = {name: [] for name in METHODS}
+    return _write(folder, student, Lowered(program, none), facts, weights, "fp32", "measured", None)
 
 
 def _rows(points: np.ndarray) -> tuple:

@@ -353,16 +353,96 @@ def export(
 ) -> None:
     """Write a bundle that a phone can load. Nothing is written unless the program does what the student does."""
     from mobile_bilayer.capture.images import check_input
-    from mobile_bilayer.export.bundle import export_bundle
 
     text = None if card is None else check_input(card, "model card").read_text("utf-8", "replace")
-    with out.status("Exporting; this takes a minute or two"):
-        bundle = export_bundle(weights, prepared, output, precision, card=text)
+    _export(weights, prepared, output, precision=precision, card=text)
+
+
+def _export(weights: Path, prepared: Path, output: Path, **options: object) -> None:
+    """`export_bundle`, and what it found on pairs that it was not calibrated on."""
+    from mobile_bilayer.export.bundle import export_bundle
+
+    with out.status("Exporting; this takes some minutes"):
+        bundle = export_bundle(weights, prepared, output, **options)
     size = sum(len(data) for data in bundle.contents.values())
     errors = {k: v for spec in bundle.manifest.methods.values() for k, v in spec.largest_error.items()}
     for name, error in errors.items():
         out.print(f"{name:<18} at most {error:.5f} from the float student")
     out.print(f"{output}: {size / 1e6:.2f} MB", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:  mobile-bilayer quantize runs/mine/student.safetensors prepared/ -o my-bundle  ·  "
+    "mobile-bilayer quantize runs/mine/student.safetensors prepared/ -o my-bundle --qat --minutes 20  ·  "
+    "mobile-bilayer quantize runs/mine/student.safetensors prepared/ -o damage --sensitivity  ·  "
+    "mobile-bilayer quantize runs/mine/student.safetensors prepared/ -o table --compare --pictures prepared-eval/"
+)
+def quantize(
+    weights: Annotated[Path, typer.Argument(help="What `train student` wrote: float weights.")],
+    prepared: Annotated[Path, typer.Argument(help="Prepared clips, to calibrate on, to train on and to compare with.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write; of the two reports, a folder for tables.")],
+    calibration: Annotated[int, typer.Option(help="Pairs to calibrate on.")] = 64,
+    observer: Annotated[str, typer.Option(help="How ranges are found: histogram, minmax or moving.")] = "histogram",
+    qat: Annotated[bool, typer.Option("--qat", help="Train on with int8's rounding first. Ctrl-C is safe: the same command continues.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="With --qat: end after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="With --qat: end after so many steps in all.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="With --qat: folder of checkpoint, weights, log. Default: OUTPUT-qat.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --qat: processes that read data.")] = 1,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Instead: make one part at a time int8, and rank the damage.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Instead: float, fp16, int8 weights and int8 in one table.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="With --compare: prepared clips of other people to measure on.", show_default=False)
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="With --compare: bundles to add to the table, as one made with --qat.", show_default=False)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="With --compare: without identity and jitter, which must find faces.")] = False,
+) -> None:
+    """Make an int8 bundle of float weights, and prove it. Or see what int8 costs: --sensitivity, --compare."""
+    from mobile_bilayer.quantization.recipes import Recipe
+
+    recipe = Recipe(observer=observer)
+    if sum((qat, sensitivity, compare)) > 1:
+        raise MobileBilayerError("--qat, --sensitivity and --compare are three things to do. Give one of them.")
+    if not qat and (minutes is not None or steps is not None):
+        raise MobileBilayerError("--minutes and --steps are of training. Give --qat too.")
+    if sensitivity:
+        from mobile_bilayer.quantization.sensitivity import measure_sensitivity, sensitivity_table, write_sensitivity
+
+        with _progress() as on_progress:
+            damages = measure_sensitivity(weights, prepared, calibration, recipe, on_progress)
+        out.print(sensitivity_table(damages))
+        for path in write_sensitivity(output, damages):
+            out.print(str(path), soft_wrap=True)
+        return
+    if compare:
+        with _extra("evaluation"):
+            from mobile_bilayer.quantization.compare import compare_precisions, comparison_table, write_comparison
+        with _progress() as on_progress:
+            rows = compare_precisions(
+                weights, prepared, pictures or prepared, bundle or [], calibration, recipe, quick, on_progress
+            )
+        out.print(comparison_table(rows))
+        for path in write_comparison(output, rows):
+            out.print(str(path), soft_wrap=True)
+        return
+    from mobile_bilayer.export.bundle import check_folder
+
+    check_folder(output)
+    trained = None
+    if qat:
+        with _extra("train"):
+            from mobile_bilayer.quantization.aware import converted_student, train_aware
+
+        folder = run or output.with_name(f"{output.name}-qat")
+        weights, trained = train_aware(
+            weights, prepared, folder, recipe, steps=steps, minutes=minutes, workers=workers
+        )
+        out.print(str(weights), soft_wrap=True)
+        trained = converted_student(trained, recipe)
+    _export(weights, prepared, output, recipe=recipe, calibration=calibration, trained=trained)
 
 
 @evaluate_app.command(

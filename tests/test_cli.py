@@ -21,8 +21,8 @@ needs_model = pytest.mark.skipif(
     "MOBILE_BILAYER_MODELS" not in os.environ, reason="MOBILE_BILAYER_MODELS names no folder with face_landmarker.task"
 )
 COMMANDS = (
-    "animate", "grid", "avatar", "track", "prepare", "distill", "export", "train student", "train teacher", "evaluate fidelity",
-    "evaluate pose", "evaluate groups", "golden", "teacher import",
+    "animate", "grid", "avatar", "track", "prepare", "distill", "export", "quantize", "train student", "train teacher",
+    "evaluate fidelity", "evaluate pose", "evaluate groups", "golden", "teacher import",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

@@ -62,6 +62,6 @@ def exported(tmp_path_factory, write_clip) -> Exported:
         patch.setattr(export_bundle_module, "lower", lower)
         patch.setattr(export_bundle_module, "CALIBRATION_PAIRS", 4)
         patch.setattr(export_bundle_module, "CHECKED_PAIRS", 2)
-        bundle = export_bundle_module.export_bundle(weights, prepared, folder / "tiny-int8", "int8")
+        bundle = export_bundle_module.export_bundle(weights, prepared, folder / "tiny-int8", "int8", twin=False)
     inputs = export_bundle_module.real_inputs(student, prepared, 3, seed=1)
     return Exported(weights, prepared, student, inputs, kept["lowered"], bundle)

@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-from mobile_bilayer.export.executorch import (
-    EncodeAvatar,
-    RenderLayers,
-    TrunkQuantizer,
-    _refuse_int8_outside_the_trunk,
-    lower,
-)
+from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobile_bilayer import MobileBilayerError
+from mobile_bilayer.quantization.calibrate import refuse_int8_outside
+from mobile_bilayer.quantization.recipes import Recipe, RecipeQuantizer
 
 QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 
@@ -72,8 +68,8 @@ def test_the_flow_has_finer_steps_than_int8_has(exported):
 
 def test_int8_stays_inside_the_trunk(exported):
     example = exported.inputs["render_layers"][0]
-    graph = quantized(RenderLayers(exported.student.frame), example, TrunkQuantizer())
-    _refuse_int8_outside_the_trunk(graph, "render_layers")
+    graph = quantized(RenderLayers(exported.student.frame), example, RecipeQuantizer())
+    refuse_int8_outside(graph, Recipe(), "render_layers")
     outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
     for output in outputs:  # neither layers_a nor layers_b comes out of an int8 value
         assert "dequantize" not in str(output.target)
@@ -108,12 +104,12 @@ class Method(torch.nn.Module):
 def test_a_graph_quantized_everywhere_is_refused():
     """One whose trunk alone is quantized is not."""
     example = (torch.rand(1, 3, 16, 16),)
-    _refuse_int8_outside_the_trunk(quantized(Method(), example, TrunkQuantizer()), "render_layers")
+    refuse_int8_outside(quantized(Method(), example, RecipeQuantizer()), Recipe(), "render_layers")
     everywhere = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     graph = quantized(Method(), example, everywhere)
     assert not all(trunk_nodes(graph))
     with pytest.raises(MobileBilayerError, match=r"render_layers: .* would be int8 outside the trunk"):
-        _refuse_int8_outside_the_trunk(graph, "render_layers")
+        refuse_int8_outside(graph, Recipe(), "render_layers")
 
 
 def test_an_example_in_another_memory_layout_does_not_reach_the_exporter(exported, monkeypatch):

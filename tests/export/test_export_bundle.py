@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export.bundle import TOLERANCES, Tolerance, export_bundle, golden_vectors, refuse_over_tolerance
+from mobile_bilayer.export.executorch import Lowered
 
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.pose.stabilizer import StabilizerConfig
@@ -22,7 +23,7 @@ def quick(exported, monkeypatch):
     monkeypatch.setattr(module, "lower", lambda *_: exported.lowered)
     monkeypatch.setattr(module, "CALIBRATION_PAIRS", 1)
     monkeypatch.setattr(module, "CHECKED_PAIRS", 1)
-    return lambda out, **options: export_bundle(exported.weights, exported.prepared, out, **options)
+    return lambda out, **options: export_bundle(exported.weights, exported.prepared, out, twin=False, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -165,3 +166,49 @@ def test_an_output_over_its_tolerance_is_refused_by_name(precision, name):
     ):
         with pytest.raises(MobileBilayerError, match=rf"wrong in {name}\b"):
             refuse_over_tolerance(exactly | {name: wrong}, precision)
+
+
+def test_QU1_the_error_is_that_of_pairs_which_it_was_not_calibrated_on(exported, tmp_path, monkeypatch):
+    seen = {}
+
+    def lower(_student, calibration, *_):
+        seen["calibrated"] = calibration["encode_avatar"]
+        return exported.lowered
+
+    def compare(_student, _bundle, inputs):
+        seen["held out"] = inputs["encode_avatar"]
+        return {"flow": Tolerance(0.01, 0.001)}
+
+    monkeypatch.setattr(module, "lower", lower)
+    monkeypatch.setattr(module, "compare", compare)
+    monkeypatch.setattr(module, "CHECKED_PAIRS", 2)
+    bundle = export_bundle(exported.weights, exported.prepared, tmp_path / "out", calibration=3, twin=False)
+    assert bundle.manifest.methods["render_layers"].largest_error == {"flow": 0.01}
+    assert len(seen["calibrated"]) == 3 and len(seen["held out"]) == 2
+    assert all(a[0] is not b[0] for a in seen["calibrated"] for b in seen["held out"])
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_QU4_an_int8_bundle_is_held_against_its_float_twin(exported, tmp_path, monkeypatch, larger):
+    """The twin is the same program, once with something behind it."""
+    twin = Lowered(exported.lowered.data + bytes(16 * larger), exported.lowered.undelegated)
+    asked = []
+
+    def lower(_student, _calibration, precision, *_):
+        asked.append(precision)
+        return twin if precision == "fp32" else exported.lowered
+
+    monkeypatch.setattr(module, "lower", lower)
+    monkeypatch.setattr(module, "CALIBRATION_PAIRS", 1)
+    monkeypatch.setattr(module, "CHECKED_PAIRS", 1)
+    told = []
+    monkeypatch.setattr(module, "warn_slower", lambda *took: told.append(took))
+    out = tmp_path / "out"
+    if larger:
+        assert export_bundle(exported.weights, exported.prepared, out).manifest.precision == "int8"
+        assert len(told) == 1 and min(told[0]) > 0
+    else:
+        with pytest.raises(MobileBilayerError, match="nothing is gained"):
+            export_bundle(exported.weights, exported.prepared, out)
+        assert not list(tmp_path.iterdir())
+    assert asked == ["int8", "fp32"]

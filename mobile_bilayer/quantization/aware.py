@@ -1,0 +1,318 @@
+"""Quantization-aware training: a float student learns on with its trunks rounded as int8 will round them.
+
+Only the trunks become int8, so only they are exported and prepared; all around them stays the student that training knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torchao.quantization.pt2e import (
+    disable_observer,
+    enable_observer,
+    move_exported_model_to_eval,
+    move_exported_model_to_train,
+)
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
+
+from mobile_bilayer.batch_norm import BatchNorm
+from mobile_bilayer.capture.images import write_image
+from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.perceptual import Lpips
+from mobile_bilayer.quantization.calibrate import refuse_float, refuse_unseen
+from mobile_bilayer.quantization.recipes import Recipe, RecipeQuantizer
+from mobile_bilayer.student.network import Student
+from mobile_bilayer.student.weights import load_student, save_student
+from mobile_bilayer.training.run import (
+    Budget,
+    Log,
+    batches,
+    cosine_rate,
+    interrupts,
+    moving_average,
+    read_checkpoint,
+    split,
+    write_checkpoint,
+)
+from mobile_bilayer.training.student import LOSSES, TrainingConfig, losses, validate, validation_batch
+
+PREFIX = "network.trunk."
+FIRST_RANGES = 8  # pairs that ranges are found on before the first step
+# A hundredth of the rate that weights were found with. Batch norm stands still from the start: its statistics are good,
+# and those of a small batch would move all that follows.
+AWARE_TRAINING = TrainingConfig(learning_rate=1e-4, warm_up_steps=20, ema=0.99, frozen_norm=1.0)
+
+
+class _Alone(nn.Module):
+    """A trunk at the path where a recipe looks for it."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.network = nn.Module()
+        self.network.trunk = trunk
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.network.trunk(*inputs)
+
+
+class AwareTrunk(nn.Module):
+    """A trunk that rounds weights and activations as int8 does, and learns through it.
+
+    Batch norm is folded into its convolution in each step, as PT2E does it, so that what is rounded is what will be kept.
+    """
+
+    def __init__(self, trunk: nn.Module, example: tuple[Tensor, ...], recipe: Recipe) -> None:
+        """example: inputs of a batch of 2 or more; any other batch may follow."""
+        super().__init__()
+        trunk = copy.deepcopy(trunk).train()
+        for module in trunk.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.num_batches_tracked = None  # counting is an operator that no delegate takes
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch
+            exported = torch.export.export(_Alone(trunk), example, dynamic_shapes=(tuple({0: batch} for _ in example),))
+            self.graph = prepare_qat_pt2e(exported.module(), RecipeQuantizer(recipe, aware=True))
+        self.norm_learns, self._norm_moved = True, True
+        self.train()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.graph(*inputs)
+
+    def train(self, mode: bool = True) -> AwareTrunk:
+        """`eval()` of an exported graph is not allowed: torchao moves its norms, and ranges stand still.
+
+        `norm_learns` says whether norms take a batch's statistics in training.
+        """
+        self.training = mode
+        self.graph.apply(enable_observer if mode else disable_observer)
+        learns = mode and self.norm_learns
+        if learns != self._norm_moved:  # it takes a second
+            (move_exported_model_to_train if learns else move_exported_model_to_eval)(self.graph)
+            self._norm_moved = learns
+        return self
+
+    def float_state(self) -> dict[str, Tensor]:
+        """Weights and batch norms, by the names that the float trunk has for them."""
+        return {
+            name.removeprefix(PREFIX): value
+            for name, value in self.graph.state_dict().items()
+            if name.startswith(PREFIX)
+        }
+
+    def converted(self, recipe: Recipe, method: str) -> torch.fx.GraphModule:
+        """The same in int8, batch norm folded away; for any batch."""
+        refuse_unseen(self.graph, method)
+        graph = copy.deepcopy(self.graph)
+        move_exported_model_to_eval(graph)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            converted = convert_pt2e(graph)
+        refuse_float(converted, recipe, method)
+        return converted
+
+
+class Int8Trunk(nn.Module):
+    """What was converted, as a module: exported again, its operators are known as the trunk's, and it may be told `eval()`."""
+
+    def __init__(self, graph: torch.fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.graph(*inputs)
+
+    def train(self, mode: bool = True) -> Int8Trunk:
+        """Nothing to change: norms are folded away, or stand still."""
+        self.training = mode
+        return self
+
+
+def _networks(student: Student) -> dict[str, nn.Module]:
+    return {"encode_avatar": student.encoder, "render_layers": student.frame}
+
+
+def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student:
+    """A copy whose trunks are `AwareTrunk`, with ranges from a batch as `to_tensors` gives it."""
+    outside = [part for part in recipe.int8 if part.split(".")[0] != "trunk"]
+    if outside or recipe.activations != "int8":
+        raise MobileBilayerError(
+            f"Quantization-aware training is for trunks, with int8 activations; the recipe has {', '.join(outside) or 'float ones'}. "
+            "Leave --qat out."
+        )
+    student = copy.deepcopy(student).eval()
+    seen: dict[str, tuple[Tensor, ...]] = {}
+    hooks = [
+        network.trunk.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs))
+        for name, network in _networks(student).items()
+    ]
+    arguments = batch["image"], batch["source_points"], batch["points"]
+    with torch.no_grad():
+        student(*arguments)
+        for hook in hooks:
+            hook.remove()
+        for name, network in _networks(student).items():
+            network.trunk = AwareTrunk(network.trunk, tuple(x.detach() for x in seen[name]), recipe)
+        set_norms(student.modules(), learn=False)
+        student(*arguments)
+    return student.eval()
+
+
+def float_student(student: Student) -> Student:
+    """Its weights as a float student's, to be saved."""
+    out = Student(student.config)
+    state = {name: value for name, value in student.state_dict().items() if ".graph." not in name}
+    for name, network in (("encoder", student.encoder), ("frame", student.frame)):
+        state |= {f"{name}.trunk.{key}": value for key, value in network.trunk.float_state().items()}
+    missing, unexpected = out.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+    return out.eval()
+
+
+def converted_student(student: Student, recipe: Recipe) -> Student:
+    """Its trunks in int8, with the ranges that they learned: for `export_bundle(trained=)`."""
+    out = copy.deepcopy(student)
+    for name, network in _networks(out).items():
+        network.trunk = Int8Trunk(network.trunk.converted(recipe, name))
+    return out
+
+
+def set_norms(modules: Iterable[nn.Module], learn: bool) -> None:
+    """Whether batch norms take a batch's statistics, in trunks and around them."""
+    for module in modules:
+        if isinstance(module, AwareTrunk):
+            module.norm_learns = learn
+            module.train()
+        elif isinstance(module, BatchNorm):
+            module.train(learn)
+
+
+def train_aware(
+    weights: Path,
+    prepared: Path,
+    out: Path,
+    recipe: Recipe | None = None,
+    training: TrainingConfig = AWARE_TRAINING,
+    augmentation: Augmentation | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    save_every_s: float = 300,
+) -> tuple[Path, Student]:
+    """Train on with rounding until `steps` or `minutes` are reached, in all calls together.
+
+    `out` gets checkpoint.pt (to resume), student.safetensors (averaged float weights), log.csv and sheets, as other training
+    does. Returns the weights' path and the averaged student, which `converted_student` makes int8.
+    """
+    recipe, budget = recipe or Recipe(), Budget(steps, minutes)
+    student, facts = load_student(weights)
+    torch.set_flush_denormal(True)
+    fabric = Fabric(accelerator="cpu", devices=1)  # where the exported graphs are
+    fabric.seed_everything(training.seed, verbose=False)
+    clips, held = split(load_clips(prepared), training.held_out)
+    out.mkdir(parents=True, exist_ok=True)
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.03
+    student = aware(student, validation_batch(clips, FIRST_RANGES, training.seed), recipe)
+    lpips = Lpips()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
+    settings = json.dumps(
+        {
+            "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "recipe": asdict(recipe),
+            "training": asdict(training),
+        }
+    )
+    checkpoint = out / "checkpoint.pt"
+    if state := read_checkpoint(checkpoint, settings, fabric.device):
+        student.load_state_dict(state["student"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
+    log = Log(out, budget.step)
+    data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
+    shown = validation_batch(held, 12, training.seed)
+    first_step = budget.step
+
+    def save() -> None:
+        metrics, sheet = validate(average.module, shown, lpips)
+        write_checkpoint(
+            checkpoint,
+            {
+                "settings": settings,
+                "student": student.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": budget.step,
+                "elapsed_s": budget.elapsed_s,
+            },
+        )
+        learned = {"steps": budget.step, "minutes": round(budget.elapsed_s / 60, 1), "recipe": asdict(recipe)}
+        save_student(
+            float_student(average.module),
+            out / "student.safetensors",
+            facts | {"quantization_aware": learned, "validation": metrics},
+        )
+        write_image(out / f"sheet-{budget.step:06d}.png", sheet)
+        row = {k: round(v, 5) for k, v in (means | metrics).items()}
+        log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
+        bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+
+    means = {f"loss_{name}": 0.0 for name in LOSSES}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.1f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as bar, interrupts() as asked:
+        task = bar.add_task("Training", total=1.0, completed=budget.done)
+        if budget.step == 0:
+            save()  # what post-training ranges give, to compare with
+        saved_s = budget.elapsed_s
+        stream = batches(data, budget.step, training.sources, workers, fabric)
+        budget.restart_clock()
+        while (done := budget.done) < 1 and not asked:
+            for group in optimizer.param_groups:
+                group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
+            set_norms(student.modules(), learn=done < 1 - training.frozen_norm)
+            batch = next(stream)
+            rng = np.random.default_rng([training.seed, budget.step, 1])  # of the step alone
+            corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
+            layers, paint, code = student(batch["image"], batch["source_points"], batch["points"])
+            terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
+            loss = torch.stack(list(terms.values())).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            if torch.isfinite(norm):
+                optimizer.step()
+                average.update_parameters(student)
+            budget.count_step()
+            for name, value in terms.items():
+                count = min(budget.step - first_step, 100)
+                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / count
+            bar.update(task, completed=budget.done, description=f"Step {budget.step}, loss {sum(means.values()):.3f}")
+            if budget.elapsed_s - saved_s > save_every_s:
+                save()
+                saved_s = budget.elapsed_s
+                budget.restart_clock()
+        save()
+    if asked:
+        raise KeyboardInterrupt
+    return out / "student.safetensors", average.module
