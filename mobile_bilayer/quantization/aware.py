@@ -47,7 +47,7 @@ from mobile_bilayer.training.run import (
     split,
     write_checkpoint,
 )
-from mobile_bilayer.training.student import LOSSES, TrainingConfig, losses, validate, validation_batch
+from mobile_bilayer.training.student import LOSSES, TrainingConfig, losses, render, validate, validation_batch
 
 PREFIX = "network.trunk."
 FIRST_RANGES = 8  # pairs that ranges are found on before the first step
@@ -295,7 +295,8 @@ def train_aware(
             rng = np.random.default_rng([training.seed, budget.step, 1])  # of the step alone
             corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
             layers, paint, code = student(batch["image"], batch["source_points"], batch["points"])
-            terms = losses(layers, paint, code.alpha, batch, lpips, training, corner)
+            picture = render(layers, batch)
+            terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
