@@ -83,16 +83,10 @@ class Lowered:
     undelegated: dict[str, list[str]]
 
 
-def lower(student: Student, calibration: dict[str, list[tuple[Tensor, ...]]], precision: str) -> Lowered:
-    """Export, quantize on real inputs, and lower both methods into one program.
-
-    calibration  inputs of each method, at least one; the first also fixes the shapes
-    precision    "fp32" or "int8"
-
-    Raises MobileBilayerError when an operator stays outside the delegate without an explanation.
-    """
-    if precision not in PRECISIONS:
-        raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+def export_methods(
+    student: Student, calibration: dict[str, list[tuple[Tensor, ...]]], quantized: bool
+) -> dict[str, torch.export.ExportedProgram]:
+    """Both methods as torch.export has them: float, or with the trunk quantized on the calibration inputs."""
     modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
     exported = {}
     with warnings.catch_warnings():
@@ -103,7 +97,7 @@ def lower(student: Student, calibration: dict[str, list[tuple[Tensor, ...]]], pr
             # An example's memory layout becomes the program's: a permuted picture would bake in its strides.
             inputs = [tuple(x.contiguous() for x in example) for example in calibration[name]]
             exported[name] = torch.export.export(module.eval(), inputs[0])
-            if precision == "int8":
+            if quantized:
                 prepared = prepare_pt2e(exported[name].module(), TrunkQuantizer())
                 with torch.no_grad():
                     for example in inputs:
@@ -111,6 +105,22 @@ def lower(student: Student, calibration: dict[str, list[tuple[Tensor, ...]]], pr
                 converted = convert_pt2e(prepared)
                 _refuse_int8_outside_the_trunk(converted, name)
                 exported[name] = torch.export.export(converted, inputs[0])
+    return exported
+
+
+def lower(student: Student, calibration: dict[str, list[tuple[Tensor, ...]]], precision: str) -> Lowered:
+    """Export, quantize on real inputs, and lower both methods into one program.
+
+    calibration  inputs of each method, at least one; the first also fixes the shapes
+    precision    "fp32" or "int8"
+
+    Raises MobileBilayerError when an operator stays outside the delegate without an explanation.
+    """
+    if precision not in PRECISIONS:
+        raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+    exported = export_methods(student, calibration, quantized=precision == "int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside torch and executorch
         edge = to_edge_transform_and_lower(exported, partitioner={name: [XnnpackPartitioner()] for name in exported})
         undelegated = {name: _outside(edge.exported_program(name).graph_module) for name in exported}
         for name, operators in undelegated.items():
