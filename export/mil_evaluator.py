@@ -240,7 +240,7 @@ class MilProgram:
     ios       the oldest iOS that reads it
     inputs    shape of each input by name; a picture's is (1, 3, H, W)
     pictures  names of the inputs that are pictures, and their colours' order: "RGB" or "BGR"
-    outputs   names of the outputs
+    outputs   shape of each output by name
     operators names of all operators, constants left out
 
     Raises MobileBilayerError when there is an operator that is not known here.
@@ -267,7 +267,7 @@ class MilProgram:
             for put in spec.description.input
             if put.type.WhichOneof("Type") == "imageType"
         }
-        self.outputs = [var.name for var in program.outputs]
+        self.outputs = {var.name: tuple(var.shape) for var in program.outputs}
         self._operations = program.operations
         self._type_name = builtin_to_string
         self.operators = sorted({op.op_type for op in self._operations} - {"const"})
