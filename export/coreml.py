@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mobile_bilayer.export.coreml_tools import coremltools, quietly
 from mobile_bilayer.export.executorch import export_methods
 from torch import Tensor
@@ -111,21 +112,23 @@ def convert(
                 name=name, shape=(1, 3, *_side(program, place)), scale=1 / 255, color_layout=ct.colorlayout.RGB
             )
             if name in pictures
-            else ct.TensorType(name=name)
+            else ct.TensorType(name=name, dtype=np.float32)  # from iOS 16 on they would be fp16, landmarks too
             for place, name in enumerate(inputs)
         ]
         model = ct.convert(
             program.run_decompositions({}),
             inputs=kinds,
-            outputs=[ct.TensorType(name=name) for name in outputs],
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
             minimum_deployment_target=ct.target[f"iOS{ios}"],
             compute_precision=ct.transform.FP16ComputePrecision(op_selector=between_convolutions()),
             skip_model_load=True,
         )
         if precision.startswith("palettized"):
             palette = ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
-            only = ct.optimize.coreml.OptimizationConfig(op_type_configs={"conv": palette})
-            model = ct.optimize.coreml.palettize_weights(model, only)
+            of_trunk = ct.optimize.coreml.OptimizationConfig(
+                op_type_configs={"conv": palette}, op_name_configs=dict.fromkeys(_float_convolutions(model))
+            )
+            model = ct.optimize.coreml.palettize_weights(model, of_trunk)
     operators = {operation.op_type for operation in model._mil_program.functions["main"].operations} - {"const"}
     needed, operator = ios_needed(sorted(operators))
     if needed > ios:
@@ -140,6 +143,12 @@ def convert(
             for file in sorted(package.rglob("*"))
             if file.is_file() and file.name != "executorch_debug_handle_mapping.json"  # no phone reads it
         }
+
+
+def _float_convolutions(model: Any) -> list[str]:
+    """Names of the heads."""
+    operations = model._mil_program.functions["main"].find_ops(op_type="conv")
+    return [op.name for op in operations if op.outputs[0].is_tensor_or_scalar_of("fp32")]
 
 
 def _side(program: ExportedProgram, place: int) -> tuple[int, int]:
