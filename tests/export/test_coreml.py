@@ -57,12 +57,19 @@ def test_a_core_ml_bundle_opens_and_verifies_and_says_that_it_is_slow_here(core_
 
 def test_a_package_exported_after_one_photo_drives_another_as_eager_does(exported, program):
     """Nothing of the example that it was converted with is left in it."""
-    apart = [float((a[0] - b[0]).abs().mean()) for a in exported.inputs["encode_avatar"] for b in exported.inputs["encode_avatar"]]
+    apart = [
+        float((a[0] - b[0]).abs().mean())
+        for a in exported.inputs["encode_avatar"]
+        for b in exported.inputs["encode_avatar"]
+    ]
     assert max(apart) > 0.05  # there are two people
     for encode, render in zip(exported.inputs["encode_avatar"], exported.inputs["render_layers"], strict=True):
         with torch.no_grad():
             wanted = EncodeAvatar(exported.student.encoder)(*encode), RenderLayers(exported.student.frame)(*render)
-        got = program.run("encode_avatar", *(x.numpy() for x in encode)), program.run("render_layers", *(x.numpy() for x in render))
+        got = (
+            program.run("encode_avatar", *(x.numpy() for x in encode)),
+            program.run("render_layers", *(x.numpy() for x in render)),
+        )
         for ours, theirs in zip([*got[0], *got[1]], [*wanted[0], *wanted[1]], strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=5e-3 * max(1, float(theirs.abs().max())))
 
@@ -79,7 +86,9 @@ def test_EX4_bright_and_dark_photos_keep_every_output_finite_and_in_tolerance(ex
     """Also all black and all white, of which no trained network has seen one."""
     inputs = {"encode_avatar": [], "render_layers": []}
     for gain, shift in ((0.03, 0), (0.3, 0), (0.3, 0.7), (0, 0), (0, 1)):
-        for (image, source), render in zip(exported.inputs["encode_avatar"], exported.inputs["render_layers"], strict=True):
+        for (image, source), render in zip(
+            exported.inputs["encode_avatar"], exported.inputs["render_layers"], strict=True
+        ):
             image = ((image * gain + shift) * 255).round() / 255
             with torch.no_grad():
                 code = exported.student.encoder(image, source)
@@ -125,12 +134,16 @@ def test_EX6_what_was_not_run_is_said_to_be_not_run(exported, quick, core_ml, tm
         CoreMLProgram(core_ml.packages(), core_ml.manifest.methods, "here", "Core ML")
 
 
-@pytest.mark.parametrize(("precision", "oldest"), [("fp16", 15), ("w8a8", 17), ("palettized6", 16), ("palettized4", 16)])
+@pytest.mark.parametrize(
+    ("precision", "oldest"), [("fp16", 15), ("w8a8", 17), ("palettized6", 16), ("palettized4", 16)]
+)
 def test_EX7_a_target_is_chosen_by_precision_and_refused_below_it(precision, oldest, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_student", lambda *_: pytest.fail("it began in vain"))
     assert choose_ios(precision, None) == choose_ios(precision, oldest) == oldest
     for ios in (oldest - 1, 14, 99):
-        with pytest.raises(MobileBilayerError, match=rf"{precision} can't be made for iOS {ios}: it needs iOS {oldest}"):
+        with pytest.raises(
+            MobileBilayerError, match=rf"{precision} can't be made for iOS {ios}: it needs iOS {oldest}"
+        ):
             export_bundle(exported.weights, exported.prepared, tmp_path / "out", precision, backend="coreml", ios=ios)
 
 
@@ -151,7 +164,9 @@ class Warp(torch.nn.Module):
 def test_EX7_an_operator_newer_than_the_target_is_refused_by_name(monkeypatch):
     program = torch.export.export(Warp(), (torch.rand(1, 3, 8, 8),))
     assert convert(program, ("x",), ("out",), "fp16", 15)
-    monkeypatch.setattr(coreml, "ios_needed", lambda operators: (17, "resample") if "resample" in operators else (15, ""))
+    monkeypatch.setattr(
+        coreml, "ios_needed", lambda operators: (17, "resample") if "resample" in operators else (15, "")
+    )
     with pytest.raises(MobileBilayerError, match=r"uses resample, which needs iOS 17; it was to be for iOS 15"):
         convert(program, ("x",), ("out",), "fp16", 15)
 
@@ -214,7 +229,7 @@ def test_a_fault_swapped_colours_are_refused(quick, core_ml, tmp_path):
     refused(quick, tmp_path / "out", edited(core_ml.packages(), "encode_avatar", swap), "wrong in landmark_features")
 
 
-def test_a_fault_swapped_channels_of_the_flow_are_refused(quick, core_ml, tmp_path):
+def test_a_fault_swapped_channels_of_the_layers_are_refused(quick, core_ml, tmp_path):
     def swap(spec) -> None:
         last = [op for op in operations(spec) if op.outputs[0].name == "layers_a"][0]
         arguments = last.inputs["values"].arguments
@@ -275,7 +290,8 @@ def test_a_fault_an_int8_flow_is_refused(exported, program):
 
 
 @pytest.mark.parametrize(
-    "name", ["{p}/../secret", "{p}//x", "{p}/", "other/x", "{p}/.hidden", "/{p}/x", "{p}/a\\b", "{p}" + "/a" * 9, "../{p}/x"]
+    "name",
+    ["{p}/../secret", "{p}//x", "{p}/", "other/x", "{p}/.hidden", "/{p}/x", "{p}/a\\b", "{p}" + "/a" * 9, "../{p}/x"],
 )
 def test_file_names_that_lead_out_of_the_programs_folder_are_refused(name, core_ml, tmp_path):
     import json

@@ -29,9 +29,12 @@ CASES = {
     "sigmoid": lambda x, y: torch.sigmoid(x) + y,
     "tanh": lambda x, y: torch.tanh(x) + y,
     "clip": lambda x, y: torch.clamp(x, -0.5, 0.25) + y,
-    "conv": lambda x, y: F.conv2d(x, WEIGHT, BIAS, stride=2, padding=1) + F.conv2d(y, WEIGHT, BIAS, stride=(2, 2), padding=1),
-    "conv with groups, dilated, without a border": lambda x, y: F.conv2d(x, WEIGHT[:, :4], groups=2, dilation=2)
-    + F.conv2d(y, WEIGHT[:, :4], groups=2, dilation=2),
+    "conv": lambda x, y: (
+        F.conv2d(x, WEIGHT, BIAS, stride=2, padding=1) + F.conv2d(y, WEIGHT, BIAS, stride=(2, 2), padding=1)
+    ),
+    "conv with groups, dilated, without a border": lambda x, y: (
+        F.conv2d(x, WEIGHT[:, :4], groups=2, dilation=2) + F.conv2d(y, WEIGHT[:, :4], groups=2, dilation=2)
+    ),
     "linear": lambda x, y: F.linear(x, ROWS, ROW) + F.linear(y, ROWS, ROW),
     "matmul": lambda x, y: x @ y,
     "matmul of one that is transposed": lambda x, y: x.transpose(-1, -2) @ y + x @ y.transpose(-1, -2),
@@ -75,7 +78,9 @@ def written(folder: Path, files: dict[str, bytes]) -> Path:
     return package
 
 
-def package_of(module: nn.Module, examples: tuple[Tensor, ...], folder: Path, precision="fp16", ios=16, pictures=()) -> Path:
+def package_of(
+    module: nn.Module, examples: tuple[Tensor, ...], folder: Path, precision="fp16", ios=16, pictures=()
+) -> Path:
     names = ("x", "y")[: len(examples)]
     exported = torch.export.export(module.eval(), examples)
     count = len(exported.graph_signature.user_outputs)
