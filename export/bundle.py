@@ -294,7 +294,7 @@ def export_bundle(
     if backend == CORE_ML:
         packages = convert_student(student, calibration, precision, ios, image_input)
         files = {f"{name}/{path}": data for path, data in packages.files.items()}
-        made = _Made(backend, name, files, IOS[packages.ios], dict.fromkeys(METHODS, []))
+        made = _Made(backend, name, files, IOS[packages.ios], {method: [] for method in METHODS})
     else:
         lowered = lower(student, calibration, precision)
         program = f"{name}.pte"

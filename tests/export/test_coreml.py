@@ -231,7 +231,7 @@ def test_a_fault_swapped_colours_are_refused(quick, core_ml, tmp_path):
 
 def test_a_fault_swapped_channels_of_the_layers_are_refused(quick, core_ml, tmp_path):
     def swap(spec) -> None:
-        last = [op for op in operations(spec) if op.outputs[0].name == "layers_a"][0]
+        last = next(op for op in operations(spec) if op.outputs[0].name == "layers_a")
         arguments = last.inputs["values"].arguments
         gate, mask = arguments[1].name, arguments[2].name
         arguments[1].name, arguments[2].name = mask, gate
