@@ -179,15 +179,14 @@ def test_a_w8a8_package_is_executorchs_graph_and_keeps_the_flow_fine(exported, t
         (tmp_path / "a.mlpackage" / name).write_bytes(data)
     program = MilProgram(tmp_path / "a.mlpackage")
     assert program.ios == 17 and {"quantize", "dequantize"} <= set(program.operators)
+    quantized = exported.graphs["render_layers"].module()
     for render in exported.inputs["render_layers"]:
-        arrays = [x.numpy() for x in render]
-        got = program.run(dict(zip(inputs, arrays, strict=True)))
-        a, b = exported.bundle.program.run("render_layers", *arrays)
+        got = program.run(dict(zip(inputs, (x.numpy() for x in render), strict=True)))
         with torch.no_grad():
-            wanted, _ = RenderLayers(exported.student.frame)(*render)
-        # Two quantized programs round apart now and then; on average they are nearer to each other than to the float one.
-        assert np.abs(got["layers_a"] - a).mean() < 0.5 * np.abs(a - wanted.numpy()).mean()
-        assert np.abs(got["layers_b"] - b).mean() < 2e-3
+            wanted = quantized(*render)
+        for name, theirs in zip(outputs, wanted, strict=True):
+            error = np.abs(got[name] - theirs.numpy())  # fp16 moves a value across a step of int8 now and then
+            assert error.mean() < 1e-4 and error.max() < 2e-3
         assert len(np.unique(got["layers_a"][0, :2])) > 1000  # int8 knows 256 values
 
 
