@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quantization.calibrate import check_examples, int8_convolutions, quantize, refuse_int8_outside
 from mobile_bilayer.quantization.recipes import Recipe
+from mobile_bilayer.runtime.manifest import METHODS
 from mobile_bilayer.student.network import AvatarEncoder, FrameNetwork, Student
 
 PRECISIONS = ("fp32", "int8")
-METHODS = ("encode_avatar", "render_layers")
 # Operators that may stay outside the delegate, and why. Today none needs to.
 EXPLAINED: dict[str, str] = {}
 
@@ -54,12 +54,43 @@ class Lowered:
     undelegated: dict[str, list[str]]
 
 
+def export_methods(
+    student: Student,
+    calibration: dict[str, list[tuple[Tensor, ...]]],
+    quantized: bool,
+    recipe: Recipe | None = None,
+    methods: tuple[str, ...] = tuple(METHODS),
+) -> dict[str, torch.export.ExportedProgram]:
+    """The methods as torch.export has them: float, or int8 where the recipe says so, calibrated on real inputs.
+
+    Raises MobileBilayerError when int8 was asked for and nothing became int8.
+    """
+    recipe = recipe or Recipe()
+    for name in methods:
+        check_examples(calibration[name], name, quantized)
+    modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
+    exported = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside torch and executorch
+        for name in methods:
+            # An example's memory layout becomes the program's: a permuted picture would bake in its strides.
+            inputs = [tuple(x.contiguous() for x in example) for example in calibration[name]]
+            exported[name] = torch.export.export(modules[name].eval(), inputs[0])
+            if quantized:
+                if not int8_convolutions(exported[name].graph_module):
+                    exported[name] = torch.export.export(
+                        quantize(exported[name].module(), inputs, recipe, name), inputs[0]
+                    )
+                refuse_int8_outside(exported[name].graph_module, recipe, name)
+    return exported
+
+
 def lower(
     student: Student,
     calibration: dict[str, list[tuple[Tensor, ...]]],
     precision: str,
     recipe: Recipe | None = None,
-    methods: tuple[str, ...] = METHODS,
+    methods: tuple[str, ...] = tuple(METHODS),
     explained: Mapping[str, str] = EXPLAINED,
 ) -> Lowered:
     """Export, quantize on real inputs, and lower the methods into one program.
@@ -73,25 +104,11 @@ def lower(
     Raises MobileBilayerError when an operator stays outside the delegate without an explanation, or int8 was asked for
     and nothing became int8.
     """
-    recipe = recipe or Recipe()
     if precision not in PRECISIONS:
         raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    for name in methods:
-        check_examples(calibration[name], name, precision == "int8")
-    modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
-    exported = {}
+    exported = export_methods(student, calibration, precision == "int8", recipe, methods)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and executorch
-        for name in methods:
-            # An example's memory layout becomes the program's: a permuted picture would bake in its strides.
-            inputs = [tuple(x.contiguous() for x in example) for example in calibration[name]]
-            exported[name] = torch.export.export(modules[name].eval(), inputs[0])
-            if precision == "int8":
-                if not int8_convolutions(exported[name].graph_module):
-                    exported[name] = torch.export.export(
-                        quantize(exported[name].module(), inputs, recipe, name), inputs[0]
-                    )
-                refuse_int8_outside(exported[name].graph_module, recipe, name)
         edge = to_edge_transform_and_lower(exported, partitioner={name: [XnnpackPartitioner()] for name in exported})
         undelegated = {name: _outside(edge.exported_program(name).graph_module) for name in exported}
         for name, operators in undelegated.items():

@@ -343,24 +343,40 @@ def distill(
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
-@app.command(epilog="Example:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle")
+@app.command(
+    epilog="Examples:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle  ·  "
+    "mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle --backend coreml --precision w8a8"
+)
 def export(
     weights: Annotated[Path, typer.Argument(help="What `train student` wrote.")],
     prepared: Annotated[Path, typer.Option(help="Prepared clips, to calibrate on and to compare with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    precision: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+    backend: Annotated[str, typer.Option(help="xnnpack (ExecuTorch: Android, iOS, this machine) or coreml.")] = "xnnpack",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="xnnpack: int8 (default) or fp32; coreml: fp16 (default), w8a8, palettized6 or palettized4.", show_default=False
+        ),
+    ] = None,
+    ios: Annotated[
+        int | None, typer.Option(help="Core ML: for this iOS and newer; default: the oldest that can.", show_default=False)
+    ] = None,
+    image_input: Annotated[bool, typer.Option("--image-input", help="Core ML: the photo goes in as a picture.")] = False,
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown; default: made from the weights' own facts.")] = None,
 ) -> None:
     """Write a bundle that a phone can load. Nothing is written unless the program does what the student does."""
     from mobile_bilayer.capture.images import check_input
 
     text = None if card is None else check_input(card, "model card").read_text("utf-8", "replace")
-    _export(weights, prepared, output, precision=precision, card=text)
+    options = {"backend": backend, "precision": precision, "ios": ios, "image_input": image_input, "card": text}
+    _export(weights, prepared, output, **options)
 
 
 def _export(weights: Path, prepared: Path, output: Path, **options: object) -> None:
     """`export_bundle`, and what it found on pairs that it was not calibrated on."""
-    from mobile_bilayer.export.bundle import export_bundle
+    from mobile_bilayer.export.bundle import NOT_RUN, export_bundle
+    from mobile_bilayer.export.coreml_tools import core_ml_runs_here
+    from mobile_bilayer.runtime.manifest import CORE_ML
 
     with out.status("Exporting; this takes some minutes"):
         bundle = export_bundle(weights, prepared, output, **options)
@@ -368,6 +384,8 @@ def _export(weights: Path, prepared: Path, output: Path, **options: object) -> N
     errors = {k: v for spec in bundle.manifest.methods.values() for k, v in spec.largest_error.items()}
     for name, error in errors.items():
         out.print(f"{name:<18} at most {error:.5f} from the float student")
+    if bundle.manifest.backend == CORE_ML:
+        out.print(f"Needs {bundle.manifest.minimum_runtime}. Core ML itself: {'run' if core_ml_runs_here() else NOT_RUN}.")
     out.print(f"{output}: {size / 1e6:.2f} MB", soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """Float, half, int8 weights and int8 in one table. What is measured is the exported file, as a phone would run it.
 
-Core ML's palettized weights are no row here: that backend has no runtime outside macOS.
+Core ML's palettized weights are no row here: outside macOS an evaluator computes them, which says nothing of time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.quantization.twins import median_ms
 from mobile_bilayer.runtime.bundle import Bundle
+from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.student.network import Student
 from mobile_bilayer.student.weights import load_student
 
@@ -143,7 +144,11 @@ def open_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
             "--bundle takes bundles, whose files are measured; float weights are the first argument."
         )
     names = [measured.name for measured in open_students(list(paths))]
-    return {f"{path.name}, {name}": Bundle.open(path) for path, name in zip(paths, names, strict=True)}
+    opened = {f"{path.name}, {name}": Bundle.open(path) for path, name in zip(paths, names, strict=True)}
+    for bundle in opened.values():
+        if bundle.manifest.backend == CORE_ML:
+            raise MobileBilayerError(f"{bundle.where} is for Core ML; --bundle takes those for xnnpack. Leave it out.")
+    return opened
 
 
 class _AgainstFloat:

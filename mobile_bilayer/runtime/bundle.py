@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,8 @@ from mobile_bilayer.pose.head import HEAD_POINTS, TORSO_POINTS, face_template, n
 from mobile_bilayer.pose.landmarks import MESH
 from mobile_bilayer.runtime.avatar import Avatar, check_landmarks
 from mobile_bilayer.runtime.compositor import composite, to_float
-from mobile_bilayer.runtime.manifest import Manifest
+from mobile_bilayer.runtime.core_ml_program import CoreMLProgram
+from mobile_bilayer.runtime.manifest import CORE_ML, Manifest
 from mobile_bilayer.runtime.program import Program
 
 LARGEST_FILE = 64 * 2**20
@@ -72,10 +74,24 @@ class Bundle:
         return cls(manifest, contents, str(path))
 
     @cached_property
-    def program(self) -> Program:
-        """The ExecuTorch program, loaded at first use."""
+    def program(self) -> Program | CoreMLProgram:
+        """The program, loaded at first use. One for Core ML is computed by an evaluator where there is no Core ML."""
+        if self.manifest.backend == CORE_ML:
+            program = CoreMLProgram(self.packages(), self.manifest.methods, self.where)
+            if program.engine != "Core ML":
+                warnings.warn(
+                    f"{self.where} is made for Core ML, which runs on macOS and iOS only. Here an evaluator computes the same, "
+                    "for checks: it is many times slower than a phone.",
+                    stacklevel=2,
+                )
+            return program
         data = self.contents[self.manifest.program]
         return Program(data, self.manifest.methods, self.manifest.backend, self.where)
+
+    def packages(self) -> dict[str, bytes]:
+        """Of a Core ML bundle: content by path below the program's folder."""
+        folder = f"{self.manifest.program}/"
+        return {k.removeprefix(folder): v for k, v in self.contents.items() if k.startswith(folder)}
 
     @property
     def card(self) -> str:

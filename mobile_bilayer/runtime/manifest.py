@@ -11,6 +11,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import face_template
 from mobile_bilayer.pose.stabilizer import Smoothing, StabilizerConfig
 
+CORE_ML = "coreml"  # the backend whose program is a folder
 FORMAT_VERSION = 2  # 1 had `rigid_points` in place of the whole template, and no stabiliser
 # method: names of its inputs, and of its outputs
 METHODS = {
@@ -47,7 +48,7 @@ class Manifest:
     """manifest.json.
 
     student          first 16 digits of the sha256 of the float weights: avatars fit every bundle of one student
-    program          file name of the ExecuTorch program
+    program          file name of the ExecuTorch program; of a Core ML one, the folder that holds a package for each method
     sha256           of every other file
     mesh             MediaPipe landmark indices, in the order the program takes them
     head_points      (x, y, z) in the face template's units, behind the mesh; moved by the head's fitted pose
@@ -117,14 +118,16 @@ class Manifest:
             "stabilizer": read.stabilizer(values["stabilizer"]),
             "crop_up": read.number(values["crop_up"], "crop_up"),
             "image_px": read.of_kind(values["image_px"], int, "image_px"),
-            "sha256": {read.file(k): read.hash(v, k) for k, v in read.of_kind(values["sha256"], dict, "sha256").items()},
+            "sha256": {read.file(k, values): read.hash(v, k) for k, v in read.of_kind(values["sha256"], dict, "sha256").items()},
             "methods": {name: read.method(spec, name) for name, spec in methods.items()},
         }
         manifest = cls(**out)
         if manifest.image_px != 256:
             raise read.error(f"image_px is {manifest.image_px}; this reader runs 256")
-        if manifest.program not in manifest.sha256:
-            raise read.error(f"sha256 does not list the program {manifest.program}")
+        packages = [f"{manifest.program}/{name}.mlpackage/Manifest.json" for name in METHODS]
+        for file in packages if manifest.backend == CORE_ML else [manifest.program]:
+            if file not in manifest.sha256:
+                raise read.error(f"sha256 does not list the program {file}")
         return manifest
 
 
@@ -206,8 +209,12 @@ class _Reader:
             raise self.error(f"{name} must be different landmark indices in 0..477")
         return indices
 
-    def file(self, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+    def file(self, name: str, manifest: dict) -> str:
+        """A plain file name; of a Core ML program, one that lies in the program's folder."""
+        parts = [name]
+        if manifest["backend"] == CORE_ML and name.startswith(f"{manifest['program']}/") and name.count("/") < 8:
+            parts = name.split("/")
+        if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", part) for part in parts):
             raise self.error(f"{name[:60]!r} is no plain file name")
         return name
 

@@ -1,11 +1,13 @@
 """One export of a tiny student, for all tests here: lowering takes most of a minute, whatever its size."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from mobile_bilayer.export import bundle as export_bundle_module
+from mobile_bilayer.export import executorch as executorch_module
 from mobile_bilayer.export.executorch import Lowered
 
 from mobile_bilayer import Bundle
@@ -31,6 +33,7 @@ class Exported:
     prepared: Path
     student: Student
     inputs: dict[str, list[tuple[torch.Tensor, ...]]]  # real ones, which it was not calibrated on
+    graphs: dict[str, torch.export.ExportedProgram]  # both methods, quantized, before they were lowered
     lowered: Lowered
     bundle: Bundle
 
@@ -57,11 +60,28 @@ def exported(tmp_path_factory, write_clip) -> Exported:
         kept["lowered"] = real_lower(*arguments)
         return kept["lowered"]
 
-    real_lower = export_bundle_module.lower
+    def export_methods(*arguments, **options) -> dict[str, torch.export.ExportedProgram]:
+        kept["graphs"] = real_export(*arguments, **options)
+        return copy.deepcopy(kept["graphs"])  # lowering may change what it is given
+
+    real_lower, real_export = export_bundle_module.lower, executorch_module.export_methods
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executorch_module, "export_methods", export_methods)
         patch.setattr(export_bundle_module, "lower", lower)
         patch.setattr(export_bundle_module, "CALIBRATION_PAIRS", 4)
         patch.setattr(export_bundle_module, "CHECKED_PAIRS", 2)
         bundle = export_bundle_module.export_bundle(weights, prepared, folder / "tiny-int8", "int8", twin=False)
     inputs = export_bundle_module.real_inputs(student, prepared, 3, seed=1)
-    return Exported(weights, prepared, student, inputs, kept["lowered"], bundle)
+    return Exported(weights, prepared, student, inputs, kept["graphs"], kept["lowered"], bundle)
+
+
+@pytest.fixture(scope="session")
+def core_ml(exported, tmp_path_factory) -> Bundle:
+    """The same tiny student for Core ML in fp16, its encoder taking a picture; checked on few pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle_module, "CALIBRATION_PAIRS", 1)
+        patch.setattr(export_bundle_module, "CHECKED_PAIRS", 2)
+        out = tmp_path_factory.mktemp("coreml") / "tiny-fp16"
+        return export_bundle_module.export_bundle(
+            exported.weights, exported.prepared, out, backend="coreml", image_input=True
+        )

@@ -151,7 +151,7 @@ def test_weights_and_clips_that_are_none_are_refused(exported, tmp_path):
     assert os.listdir(tmp_path) == ["text.safetensors"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", list(TOLERANCES))
 @pytest.mark.parametrize("name", list(TOLERANCES["int8"]))
 def test_an_output_over_its_tolerance_is_refused_by_name(precision, name):
     allowed = TOLERANCES[precision]

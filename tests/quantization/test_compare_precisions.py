@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("torchmetrics", reason="LPIPS takes its heads from torchmetr
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization import compare
 from mobile_bilayer.quantization.compare import FLOAT, Row, compare_precisions, comparison_table, write_comparison
+from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.student.weights import SHIPPED
 
 ROW = Row("int8", 1441.2, 9.0, 40.1, 0.001, 23.0, 0.08, nan, nan)
@@ -71,6 +73,15 @@ def test_float_weights_are_no_bundle(prepared):
     with pytest.raises(MobileBilayerError, match="--bundle takes bundles"):
         compare_precisions(SHIPPED, prepared, prepared, [SHIPPED])
     assert FLOAT not in compare.VARIANTS
+
+
+def test_a_core_ml_bundle_is_refused_by_name(monkeypatch):
+    """An evaluator computes it here, whose time is no phone's."""
+    shipped = Bundle.open()
+    for_core_ml = replace(shipped, manifest=replace(shipped.manifest, backend=CORE_ML), where="apple")
+    monkeypatch.setattr(compare.Bundle, "open", lambda *_: for_core_ml)
+    with pytest.raises(MobileBilayerError, match="apple is for Core ML"):
+        compare.open_bundles([bundle_path()])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""A student as Core ML packages, one for each method.
+
+Two packages, not one with two functions: those need iOS 18, and Xcode makes a Swift class of each package. Landmarks,
+prior and heads stay float32, the trunk between them is fp16: all in fp16 the flow is up to 0.013 from the float
+student's on real frames, which is 1.7 pixels of 256; so it is 0.0007.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mobile_bilayer.export.coreml_tools import coremltools, quietly
+from mobile_bilayer.export.executorch import export_methods
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.quantization.recipes import Recipe
+from mobile_bilayer.runtime.manifest import METHODS
+from mobile_bilayer.student.network import Student
+
+# Of each precision the oldest iOS that has its operators; `ios_needed` asks the finished program as well.
+OLDEST_IOS = {"fp16": 15, "w8a8": 17, "palettized6": 16, "palettized4": 16}
+PRECISIONS = tuple(OLDEST_IOS)
+IOS = {15: "iOS 15 or macOS 12", 16: "iOS 16 or macOS 13", 17: "iOS 17 or macOS 14", 18: "iOS 18 or macOS 15"}
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Both methods' packages: content by path, as "render_layers.mlpackage/Manifest.json", and the oldest iOS."""
+
+    files: dict[str, bytes]
+    ios: int
+
+
+def choose_ios(precision: str, ios: int | None) -> int:
+    """The iOS to convert for: the oldest that has the operators, or the one that was asked for.
+
+    Raises MobileBilayerError, before any work, when that one is too old or unknown.
+    """
+    oldest = OLDEST_IOS[precision]
+    if ios is None:
+        return oldest
+    if ios < oldest or ios not in IOS:
+        raise MobileBilayerError(
+            f"A Core ML program in {precision} can't be made for iOS {ios}: it needs iOS {oldest} at least, and iOS "
+            f"{max(IOS)} is the newest known here. Leave the target out, or give iOS {oldest}."
+        )
+    return ios
+
+
+def refuse_float_activations(recipe: Recipe | None) -> None:
+    """Of the recipes it is the one that W8A8 can't follow: rounding values when they come is no operator of Core ML."""
+    if recipe and recipe.activations != "int8":
+        raise MobileBilayerError(
+            f"Core ML's w8a8 needs int8 activations; the recipe has them in {recipe.activations}. For small weights alone "
+            "export palettized6."
+        )
+
+
+def ios_needed(operators: list[str]) -> tuple[int, str]:
+    """The oldest iOS that has all of these operators, and the operator that asks for it."""
+    coremltools()
+    from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
+    first = {name: min(int(version) for version in SSAOpRegistry.core_ops[name]) for name in operators}
+    newest = max(operators, key=first.__getitem__)
+    return max(first[newest], 6) + 9, newest  # opset 6 came with iOS 15
+
+
+def convert_student(
+    student: Student,
+    calibration: dict[str, list[tuple[Tensor, ...]]],
+    precision: str,
+    ios: int | None = None,
+    image_input: bool = False,
+    recipe: Recipe | None = None,
+) -> Packages:
+    """Both methods of a student as packages.
+
+    calibration  inputs of each method, at least one; the first also fixes the shapes
+    precision    "fp16", "w8a8" (the graph that ExecuTorch's int8 has), "palettized6" or "palettized4"
+    ios          to convert for; by default the oldest that has the operators
+    image_input  encode_avatar takes a picture (RGB; Core ML makes it of a camera's 32BGRA), not numbers in [0, 1]
+    recipe       of "w8a8": what becomes int8; by default what ships
+
+    Raises MobileBilayerError when the machine, the precision or the target can't be.
+    """
+    if precision not in PRECISIONS:
+        raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+    ios = choose_ios(precision, ios)
+    refuse_float_activations(recipe)
+    coremltools()
+    files: dict[str, bytes] = {}
+    exported = export_methods(student, calibration, precision == "w8a8", recipe)
+    for name, program in exported.items():
+        pictures = ("image",) if image_input and name == "encode_avatar" else ()
+        package = convert(program, *METHODS[name], precision, ios, pictures)
+        files |= {f"{name}.mlpackage/{path}": data for path, data in package.items()}
+    return Packages(files, ios)
+
+
+def convert(
+    program: ExportedProgram,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    precision: str,
+    ios: int,
+    pictures: tuple[str, ...] = (),
+) -> dict[str, bytes]:
+    """One package's files. Inputs named in `pictures` are RGB pictures, scaled to the [0, 1] that the program takes.
+
+    Raises MobileBilayerError when an operator needs a newer iOS than `ios`.
+    """
+    ct = coremltools()
+    with quietly():
+        kinds = [
+            ct.ImageType(
+                name=name, shape=(1, 3, *_side(program, place)), scale=1 / 255, color_layout=ct.colorlayout.RGB
+            )
+            if name in pictures
+            else ct.TensorType(name=name, dtype=np.float32)  # from iOS 16 on they would be fp16, landmarks too
+            for place, name in enumerate(inputs)
+        ]
+        model = ct.convert(
+            program.run_decompositions({}),
+            inputs=kinds,
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
+            minimum_deployment_target=ct.target[f"iOS{ios}"],
+            compute_precision=ct.transform.FP16ComputePrecision(op_selector=between_convolutions()),
+            skip_model_load=True,
+        )
+        if precision.startswith("palettized"):
+            palette = ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
+            of_trunk = ct.optimize.coreml.OptimizationConfig(
+                op_type_configs={"conv": palette}, op_name_configs=dict.fromkeys(_float_convolutions(model))
+            )
+            model = ct.optimize.coreml.palettize_weights(model, of_trunk)
+    operators = {operation.op_type for operation in model._mil_program.functions["main"].operations} - {"const"}
+    needed, operator = ios_needed(sorted(operators))
+    if needed > ios:
+        raise MobileBilayerError(
+            f"The program uses {operator}, which needs iOS {needed}; it was to be for iOS {ios}. Convert for iOS {needed}."
+        )
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        package = Path(folder) / "method.mlpackage"
+        model.save(str(package))
+        return {
+            file.relative_to(package).as_posix(): file.read_bytes()
+            for file in sorted(package.rglob("*"))
+            if file.is_file() and file.name != "executorch_debug_handle_mapping.json"  # no phone reads it
+        }
+
+
+def _float_convolutions(model: Any) -> list[str]:
+    """Names of the heads."""
+    operations = model._mil_program.functions["main"].find_ops(op_type="conv")
+    return [op.name for op in operations if op.outputs[0].is_tensor_or_scalar_of("fp32")]
+
+
+def _side(program: ExportedProgram, place: int) -> tuple[int, int]:
+    name = program.graph_signature.user_inputs[place]
+    value = next(node.meta["val"] for node in program.graph.nodes if node.name == name)
+    return tuple(int(n) for n in value.shape[2:])
+
+
+def between_convolutions() -> Callable[[Any], bool]:
+    """Whether an operator is fp16: those from the first convolution to the last but one, which is the trunk.
+
+    Heads are the convolutions that no other one reads.
+    """
+
+    @cache
+    def after(operation: Any) -> bool:
+        if operation.op_type in ("conv", "quantize"):
+            return True
+        return any(after(made) for made in _makers(operation))
+
+    @cache
+    def before(operation: Any) -> bool:
+        readers = [reader for var in operation.outputs for reader in var.child_ops]
+        return any(reader.op_type == "conv" or before(reader) for reader in readers)
+
+    return lambda operation: after(operation) and before(operation)
+
+
+def _makers(operation: Any) -> list[Any]:
+    values = [v for put in operation.inputs.values() for v in (put if isinstance(put, (list, tuple)) else [put])]
+    return [value.op for value in values if value is not None and value.op is not None]
