@@ -399,7 +399,7 @@ def quantize(
     weights: Annotated[Path, typer.Argument(help="What `train student` wrote: float weights.")],
     prepared: Annotated[Path, typer.Argument(help="Prepared clips, to calibrate on, to train on and to compare with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write; of the two reports, a folder for tables.")],
-    calibration: Annotated[int, typer.Option(help="Pairs to calibrate on.")] = 64,
+    calibration: Annotated[int, typer.Option(help="Pairs to calibrate on.")] = 128,
     observer: Annotated[str, typer.Option(help="How ranges are found: histogram, minmax or moving.")] = "histogram",
     qat: Annotated[bool, typer.Option("--qat", help="Train on with int8's rounding first. Ctrl-C is safe: the same command continues.")] = False,
     minutes: Annotated[float | None, typer.Option(help="With --qat: end after so many minutes of training in all.")] = None,
