@@ -38,7 +38,7 @@ def test_a_resumed_run_sees_what_an_unbroken_one_sees(prepared, tmp_path, monkey
     seen, losses = [], training_student.losses
     monkeypatch.setattr(training_student, "validation_batch", lambda held, _, seed: validation_batch(held, 1, seed))
     monkeypatch.setattr(
-        training_student, "losses", lambda *given: seen.append((given[3], given[-1])) or losses(*given)
+        training_student, "losses", lambda *given: seen.append((given[4], given[-1])) or losses(*given)
     )
     training = TrainingConfig(sources=2, targets=1, warm_up_steps=1, lpips_px=64, held_out=0, seed=7)
     try:
