@@ -53,7 +53,7 @@ from mobile_bilayer.student.weights import load_student
 BACKENDS = {"xnnpack": PRECISIONS, CORE_ML: CORE_ML_PRECISIONS}
 USUAL = {"xnnpack": "int8", CORE_ML: "fp16"}  # the precision, unless another is asked for
 QUANTIZED = ("int8", "w8a8")  # what a recipe is followed in
-CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8  # with 64, a map feature of one face in eight was clipped
+CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8
 NOT_RUN = "not run here, as it runs on Apple's systems only"
 COMPOSITE_PX = 64  # golden composites are a quarter of the size: the bundle stays small
 
