@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchao.quantization.pt2e import (
@@ -41,9 +40,9 @@ from mobile_bilayer.training.run import (
     Log,
     batches,
     cosine_rate,
-    interrupts,
     moving_average,
     read_checkpoint,
+    run_steps,
     split,
     write_checkpoint,
 )
@@ -247,9 +246,8 @@ def train_aware(
     log = Log(out, budget.step)
     data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
     shown = validation_batch(held, 12, training.seed)
-    first_step = budget.step
 
-    def save() -> None:
+    def save() -> dict[str, float]:
         metrics, sheet = validate(average.module, shown, lpips)
         write_checkpoint(
             checkpoint,
@@ -269,51 +267,28 @@ def train_aware(
             facts | {"quantization_aware": learned, "validation": metrics},
         )
         write_image(out / f"sheet-{budget.step:06d}.png", sheet)
-        row = {k: round(v, 5) for k, v in (means | metrics).items()}
-        log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
-        bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        return metrics
 
-    means = {f"loss_{name}": 0.0 for name in LOSSES}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.1f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as bar, interrupts() as asked:
-        task = bar.add_task("Training", total=1.0, completed=budget.done)
-        if budget.step == 0:
-            save()  # what post-training ranges give, to compare with
-        saved_s = budget.elapsed_s
-        stream = batches(data, budget.step, training.sources, workers, fabric)
-        budget.restart_clock()
-        while (done := budget.done) < 1 and not asked:
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
-            set_norms(student.modules(), learn=done < 1 - training.frozen_norm)
-            batch = next(stream)
-            rng = np.random.default_rng([training.seed, budget.step, 1])  # of the step alone
-            corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
-            layers, paint, code = student(batch["image"], batch["source_points"], batch["points"])
-            picture = render(layers, batch)
-            terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
-            loss = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            if torch.isfinite(norm):
-                optimizer.step()
-                average.update_parameters(student)
-            budget.count_step()
-            for name, value in terms.items():
-                count = min(budget.step - first_step, 100)
-                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / count
-            bar.update(task, completed=budget.done, description=f"Step {budget.step}, loss {sum(means.values()):.3f}")
-            if budget.elapsed_s - saved_s > save_every_s:
-                save()
-                saved_s = budget.elapsed_s
-                budget.restart_clock()
-        save()
-    if asked:
-        raise KeyboardInterrupt
+    stream = batches(data, budget.step, training.sources, workers, fabric)
+
+    def take_step(done: float) -> dict[str, Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
+        set_norms(student.modules(), learn=done < 1 - training.frozen_norm)
+        batch = next(stream)
+        rng = np.random.default_rng([training.seed, budget.step, 1])  # of the step alone
+        corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
+        layers, paint, code = student(batch["image"], batch["source_points"], batch["points"])
+        picture = render(layers, batch)
+        terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimizer.step()
+            average.update_parameters(student)
+        return terms
+
+    run_steps(budget, log, LOSSES, take_step, save, save_every_s)
     return out / "student.safetensors", average.module

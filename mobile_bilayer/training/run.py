@@ -8,13 +8,14 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -191,3 +192,50 @@ class Log:
                     return
                 rows = list(reader)
         self._write([*rows, row])
+
+
+def run_steps(
+    budget: Budget,
+    log: Log,
+    losses: Sequence[str],
+    take_step: Callable[[float], dict[str, Tensor]],
+    save: Callable[[], dict[str, float]],
+    save_every_s: float,
+) -> None:
+    """Take steps until the budget is spent or Ctrl-C was pressed, with a bar, and save now and then and at the end.
+
+    losses     names of the terms, whose means over the last 100 steps go to the log
+    take_step  is given what share of the run is done; returns the step's terms
+    save       writes all there is; returns what was measured. Before the first step, too: what training begins with
+
+    Raises KeyboardInterrupt after saving if it was asked for.
+    """
+    means, first_step = {f"loss_{name}": 0.0 for name in losses}, budget.step  # of this call's steps
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
+    with Progress(*columns) as bar, interrupts() as asked:
+
+        def save_and_say() -> None:
+            metrics = save()
+            row = {k: round(v, 5) for k, v in (means | metrics).items()}
+            log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
+            bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+
+        task = bar.add_task("Training", total=1.0, completed=budget.done)
+        if budget.step == 0:
+            save_and_say()
+        saved_s = budget.elapsed_s
+        budget.restart_clock()
+        while (done := budget.done) < 1 and not asked:
+            terms = take_step(done)
+            budget.count_step()
+            for name, value in terms.items():
+                count = min(budget.step - first_step, 100)
+                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / count
+            bar.update(task, completed=budget.done, description=f"Step {budget.step}, loss {sum(means.values()):.3f}")
+            if budget.elapsed_s - saved_s > save_every_s:
+                save_and_say()
+                saved_s = budget.elapsed_s
+                budget.restart_clock()
+        save_and_say()
+    if asked:
+        raise KeyboardInterrupt

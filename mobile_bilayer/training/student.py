@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
@@ -41,9 +40,9 @@ from mobile_bilayer.training.run import (
     Log,
     batches,
     cosine_rate,
-    interrupts,
     moving_average,
     read_checkpoint,
+    run_steps,
     split,
     write_checkpoint,
 )
@@ -269,9 +268,8 @@ def train_student(
     log = Log(out, budget.step)
     data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
     shown = fabric.to_device(validation_batch(held, 12, training.seed))
-    first_step = budget.step  # means are of this call's steps
 
-    def save() -> None:
+    def save() -> dict[str, float]:
         metrics, sheet = validate(average.module, shown, lpips)
         state = {
             "settings": settings,
@@ -295,59 +293,41 @@ def train_student(
         }
         save_student(average.module, out / "student.safetensors", facts)
         write_image(out / f"sheet-{budget.step:06d}.png", sheet)
-        row = {k: round(v, 5) for k, v in (means | metrics).items()}
-        log.write({"step": budget.step, "minutes": round(budget.elapsed_s / 60, 2)} | row)
-        bar.console.print(f"step {budget.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        return metrics
 
     names = LOSSES + (() if labels is None else LABEL_LOSSES) + (() if critic is None else critic.NAMES)
-    means = {f"loss_{name}": 0.0 for name in names}
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"), TimeElapsedColumn())
-    with Progress(*columns) as bar, interrupts() as asked:
-        task = bar.add_task("Training", total=1.0, completed=budget.done)
-        if budget.step == 0:
-            save()  # the warp itself, to compare with
-        saved_s = budget.elapsed_s
-        stream = batches(data, budget.step, training.sources, workers, fabric)
-        budget.restart_clock()
-        while (done := budget.done) < 1 and not asked:
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
-            wrapped.train()
-            if done > 1 - training.frozen_norm:
-                for module in student.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
-            batch = next(stream)
-            # Of the step alone, as its batch is: a resumed run goes on as if it had not stopped.
-            rng = np.random.default_rng([training.seed, budget.step, 1])
-            corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
-            layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
-            picture = render(layers, batch)
-            terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
-            if critic is not None:
-                terms |= critic.terms(batch, picture)
-            if labels is not None:
-                chosen = rng.integers(len(labels), size=training.labelled)
-                # Its few pictures, and faces that nobody pulls, are no measure of what the norms will see.
-                with norm_as_at_inference(student):
-                    terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
-            loss = torch.stack([term for name, term in terms.items() if name != "critic"]).sum()
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=1.0, error_if_nonfinite=False)
-            if torch.isfinite(norm):
-                optimizer.step()
-                average.update_parameters(student)
-            budget.count_step()
-            for name, value in terms.items():
-                count = min(budget.step - first_step, 100)
-                means[f"loss_{name}"] += (float(value.detach()) - means[f"loss_{name}"]) / count
-            bar.update(task, completed=budget.done, description=f"Step {budget.step}, loss {sum(means.values()):.3f}")
-            if budget.elapsed_s - saved_s > save_every_s:
-                save()
-                saved_s = budget.elapsed_s
-                budget.restart_clock()
-        save()
-    if asked:
-        raise KeyboardInterrupt
+    stream = batches(data, budget.step, training.sources, workers, fabric)
+
+    def take_step(done: float) -> dict[str, Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * cosine_rate(done, budget.step, training.warm_up_steps)
+        wrapped.train()
+        if done > 1 - training.frozen_norm:
+            for module in student.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        batch = next(stream)
+        # Of the step alone, as its batch is: a resumed run goes on as if it had not stopped.
+        rng = np.random.default_rng([training.seed, budget.step, 1])
+        corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
+        layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
+        picture = render(layers, batch)
+        terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
+        if critic is not None:
+            terms |= critic.terms(batch, picture)
+        if labels is not None:
+            chosen = rng.integers(len(labels), size=training.labelled)
+            # Its few pictures, and faces that nobody pulls, are no measure of what the norms will see.
+            with norm_as_at_inference(student):
+                terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
+        loss = torch.stack([term for name, term in terms.items() if name != "critic"]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=1.0, error_if_nonfinite=False)
+        if torch.isfinite(norm):
+            optimizer.step()
+            average.update_parameters(student)
+        return terms
+
+    run_steps(budget, log, names, take_step, save, save_every_s)
     return out / "student.safetensors"
