@@ -82,7 +82,7 @@ def export_methods(
             if quantized:
                 if not int8_convolutions(exported[name].graph_module):
                     exported[name] = torch.export.export(
-                        quantize(exported[name].module(), inputs, recipe.of(name), name), inputs[0]
+                        quantize(exported[name].module(), inputs, recipe, name), inputs[0]
                     )
                 refuse_int8_outside(exported[name].graph_module, recipe, name)
     return exported

@@ -39,15 +39,13 @@ class Recipe:
     per_channel  each output channel of a weight has a scale of its own
     observer     how ranges of activations are found after training: one of `OBSERVERS`. Quantization-aware training
                  follows them itself, as "moving" does
-    encoder_observer  the same for the encoder. Each of its photos is new: what a range cuts off is missing in every frame
     activations  "int8", or "float": weights alone are kept in int8, and what they are multiplied with is rounded when it comes
     symmetric    ranges of activations lie around 0, so that no zero point is needed; half of them is lost behind a ReLU
     """
 
     int8: tuple[str, ...] = ("trunk",)
     per_channel: bool = True
-    observer: str = "histogram"
-    encoder_observer: str = "minmax"
+    observer: str = "minmax"
     activations: str = "int8"
     symmetric: bool = False
 
@@ -62,10 +60,6 @@ class Recipe:
                 )
         if self.activations not in ("int8", "float"):
             raise MobileBilayerError(f"activations is {self.activations!r}; it must be int8 or float.")
-
-    def of(self, method: str) -> Recipe:
-        """For one of a bundle's methods: `observer` is that one's."""
-        return replace(self, observer=self.encoder_observer) if method == "encode_avatar" else self
 
     def holds(self, node: torch.fx.Node) -> bool:
         """Whether a node of an exported method comes from a module that becomes int8."""

@@ -126,7 +126,7 @@ def measure_sensitivity(
                     exported[method] = torch.export.export(module, first[method][0])
                 graph = copy.deepcopy(exported[method]).module()
                 used["encode" if network == "encoder" else "frame"] = quantize(
-                    graph, first[method], replace(recipe.of(method), int8=(part,)), method
+                    graph, first[method], replace(recipe, int8=(part,)), method
                 )
                 got = run(**used, pairs=pairs)
             damages.append(_damage(part, network, got, reference, lpips))
