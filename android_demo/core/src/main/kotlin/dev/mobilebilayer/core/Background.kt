@@ -141,7 +141,7 @@ private fun dilate(alpha: FloatArray, width: Int, height: Int, sidePx: Int): Flo
 
 /** Gaussian, the border repeated. */
 private fun blur(picture: RgbImage, sigma: Double): RgbImage {
-    val reach = round(4 * sigma).toInt()
+    val reach = (round(6 * sigma + 1).toInt() or 1) / 2 // as OpenCV has it
     val weights = DoubleArray(2 * reach + 1) { exp(-(it - reach) * (it - reach) / (2 * sigma * sigma)) }
     val total = weights.sum()
     val narrow = FloatArray(picture.pixels.size)

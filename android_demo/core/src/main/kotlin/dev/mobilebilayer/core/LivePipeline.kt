@@ -80,7 +80,12 @@ class LivePipeline(
         val neutral = follower.neutral ?: return false
         val renderer = renderer?.also { it.setNeutral(neutral) } ?: Renderer(avatar, network, neutral, mode).also { renderer = it }
         val layers = drawn.writing
-        renderer.layers(renderer.move(motion), layers)
+        try {
+            renderer.layers(renderer.move(motion), layers)
+        } catch (refused: MobileBilayerError) {
+            if (closed) return false // between two lines of ours
+            throw refused
+        }
         layers.capturedNs = frame.capturedNs
         layers.lost = !frame.found
         if (closed || !clock.isCurrent(frame.capturedNs)) return false

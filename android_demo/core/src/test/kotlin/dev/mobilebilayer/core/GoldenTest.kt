@@ -160,4 +160,43 @@ class GoldenTest {
             assertNear(numbers(wanted["points"]), networkPoints(floats(given["keypoints"])).doubles())
         }
     }
+
+    private fun picture(rows: Any?): RgbImage {
+        val lines = rows as List<*>
+        val values = numbers(rows)
+        return RgbImage((lines[0] as List<*>).size, lines.size, ByteArray(values.size) { values[it].toInt().toByte() })
+    }
+
+    private fun assertPicture(wanted: Any?, got: RgbImage, tolerance: Double, what: String) =
+        assertNear(numbers(wanted), DoubleArray(got.pixels.size) { (got.pixels[it].toInt() and 255).toDouble() }, tolerance, what)
+
+    @Test
+    fun `squares cut out of a picture`() {
+        val file = goldenFile("cut.json")
+        val from = picture(file["picture"])
+        for ((given, wanted) in goldenCases("cut.json")) {
+            val (x, y, half, side) = numbers(listOf("x_px", "y_px", "half_px", "side_px").map { given[it] }).toList()
+            assertPicture(wanted["rgb"], Crop(x, y, half).cut(from, side.toInt()), numbers(file["tolerance"]).single(), "half $half: level")
+        }
+    }
+
+    @Test
+    fun `what stands behind a person`() {
+        val tolerance = numbers(goldenFile("background.json")["tolerance"]).single()
+        val from = picture(goldenFile("cut.json")["picture"])
+        for ((given, wanted) in goldenCases("background.json")) {
+            val (x, y, radius) = numbers(listOf("x", "y", "radius").map { given[it] }).toList()
+            val alpha = FloatArray(from.width * from.height) {
+                ((radius + 2 - Math.hypot(it % from.width - x, it / from.width - y)) / 2).coerceIn(0.0, 1.0).toFloat()
+            }
+            val filled = fillBehind(from, alpha)
+            assertPicture(wanted["filled"], filled, tolerance, "filled")
+            val side = from.height
+            val square = RgbImage(side, side, ByteArray(3 * side * side) { filled.pixels[it / (3 * side) * 3 * from.width + it % (3 * side)] })
+            assertPicture(wanted["blurred_square"], changeBackground("blur", square), tolerance, "blurred")
+            assertEquals(numbers(wanted["coloured_corner"]).toList(), changeBackground("#20a0ff", square).pixels.take(3).map { (it.toInt() and 255).toDouble() })
+            assertEquals(square, changeBackground("keep", square))
+            for (none in listOf("", "#20a0f", "beach.jpg")) assertTrue("#20a0ff" in refusal { changeBackground(none, square) })
+        }
+    }
 }
