@@ -49,7 +49,9 @@ def main() -> int:
         shutil.copy(TEMPLATE, main_classes)  # as processResources does in build.gradle.kts
         # Tests may look at what is internal, as they may in Gradle.
         friends = [f"-Xfriend-paths={main_classes}"]
-        compile_kotlin(java, kotlin, CORE / "src/test/kotlin", test_classes, [main_classes, *tests], "core_test", friends)
+        compile_kotlin(
+            java, kotlin, CORE / "src/test/kotlin", test_classes, [main_classes, *tests], "core_test", friends
+        )
         return run_tests(java, [test_classes, main_classes, kotlin / "lib" / "kotlin-stdlib.jar", *tests], given.only)
 
 
@@ -78,10 +80,14 @@ def compiler(cache: Path) -> Path:
         done = subprocess.run([npm, "pack", "--silent", COMPILER], cwd=aside, capture_output=True, text=True)
         packed = next(Path(aside).glob("*.tgz"), None)
         if done.returncode or packed is None:
-            raise Missing(f"npm could not fetch {COMPILER} ({done.stderr.strip()[-300:]}). Check the network, and try again.")
+            raise Missing(
+                f"npm could not fetch {COMPILER} ({done.stderr.strip()[-300:]}). Check the network, and try again."
+            )
         got = hashlib.sha256(packed.read_bytes()).hexdigest()
         if got != COMPILER_SHA256:
-            raise Missing(f"{COMPILER} has sha256 {got[:12]}…, not {COMPILER_SHA256[:12]}…. Do not use it; try another registry.")
+            raise Missing(
+                f"{COMPILER} has sha256 {got[:12]}…, not {COMPILER_SHA256[:12]}…. Do not use it; try another registry."
+            )
         with tarfile.open(packed) as archive:
             archive.extractall(aside, filter="data")
         try:
