@@ -7,7 +7,7 @@ import kotlin.math.sqrt
 // Landmarks tremble and people move: a One-Euro filter that tells them apart, part by part of a head taken apart. Units are those
 // of the face's template, so one setting suits every size of picture, and times are the frames' own, so it suits every rate.
 
-private const val REACH = 3 // frames to each side
+internal const val REACH = 3 // frames to each side
 
 /** A [Smoothing.kernel] that leaves a frame as it is. */
 val ALONE: List<Double> = listOf(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
@@ -37,7 +37,7 @@ data class Smoothing(val restHz: Double, val speedHz: Double, val newest: Double
     }
 }
 
-/** Smoothing of each part, live; a pause longer than [gapS] seconds starts anew. */
+/** Smoothing of each part, live unless said otherwise; a pause longer than [gapS] seconds starts anew. */
 data class StabilizerConfig(
     val pose: Smoothing = Smoothing(2.0, 12.0, 0.5),
     val skin: Smoothing = Smoothing(1.0, 25.0, 0.5),
@@ -160,14 +160,14 @@ class Stabilizer(val config: StabilizerConfig = StabilizerConfig()) {
 }
 
 /** The two rows that take a face to its picture, and the shift: eight numbers that may be added and weighted. */
-private fun numbersOf(pose: HeadPose, out: DoubleArray) {
+internal fun numbersOf(pose: HeadPose, out: DoubleArray) {
     for (i in 0..5) out[i] = pose.scale * pose.rotation[i]
     out[6] = pose.shift[0]
     out[7] = pose.shift[1]
 }
 
 /** The pose nearest to such numbers; they are changed. */
-private fun poseOf(numbers: DoubleArray, out: HeadPose) {
+internal fun poseOf(numbers: DoubleArray, out: HeadPose) {
     out.shift[0] = numbers[6]
     out.shift[1] = numbers[7]
     out.scale = nearestRows(numbers)

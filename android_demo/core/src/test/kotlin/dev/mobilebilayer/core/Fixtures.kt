@@ -52,6 +52,12 @@ fun assertNear(wanted: DoubleArray, got: DoubleArray, tolerance: Double = 1e-4, 
     }
 }
 
+/** Waits, but not for ever. */
+fun waitUntil(what: String, isSo: () -> Boolean) {
+    val untilNs = System.nanoTime() + 10_000_000_000
+    while (!isSo()) if (System.nanoTime() > untilNs) fail("still not so: $what") else Thread.yield()
+}
+
 /** What is said of bad input; every such message says what to do as well. */
 fun refusal(use: () -> Unit): String {
     val message = assertFailsWith<MobileBilayerError> { use() }.message!!

@@ -41,8 +41,8 @@ class FrameNetworkTest {
     fun `AN1 calls from many threads never overlap`() {
         val program = SlowProgram()
         val network = shipped.network(program)
-        val threads = List(8) { thread { repeat(10) { network.render() } } }
-        threads.forEach { it.join() }
+        val threads = List(8) { thread(isDaemon = true) { repeat(10) { network.render() } } }
+        threads.forEach { it.join(20_000) }
         assertEquals(80, program.done.get())
         assertEquals(0, program.wrong.get())
     }
@@ -52,9 +52,9 @@ class FrameNetworkTest {
         val go = CountDownLatch(1)
         val program = SlowProgram(go = go)
         val network = shipped.network(program)
-        val caller = thread { network.render() }
+        val caller = thread(isDaemon = true) { network.render() }
         assertTrue(program.started.await(5, TimeUnit.SECONDS))
-        val closer = thread { network.close() }
+        val closer = thread(isDaemon = true) { network.close() }
         closer.join(50)
         assertTrue(closer.isAlive) // it waits
         assertEquals(0, program.closed.get())

@@ -58,19 +58,20 @@ class GoldenTest {
         near("torso_points", *TORSO_POINTS.flatMap { it.map(Float::toDouble) }.toDoubleArray())
         near("template_points", *faceTemplate().points.doubles())
         near("template_jaw", *faceTemplate().jaw.doubles())
-        val config = StabilizerConfig()
-        val parts = listOf(config.pose, config.skin, config.brows, config.mouth, config.lids, config.gaze)
-        val wanted = constants["stabilizer"] as Map<*, *>
-        for ((name, part) in listOf("pose", "skin", "brows", "mouth", "lids", "gaze").zip(parts)) {
-            val values = wanted[name] as Map<*, *>
-            assertNear(
-                numbers(listOf(values["rest_hz"], values["speed_hz"], values["newest"], values["kernel"])),
-                doubleArrayOf(part.restHz, part.speedHz, part.newest) + part.kernel,
-                1e-6,
-                name,
-            )
+        for ((key, config) in listOf("stabilizer" to StabilizerConfig(), "stabilizer_file" to FILE)) {
+            val parts = listOf(config.pose, config.skin, config.brows, config.mouth, config.lids, config.gaze)
+            val wanted = constants[key] as Map<*, *>
+            for ((name, part) in listOf("pose", "skin", "brows", "mouth", "lids", "gaze").zip(parts)) {
+                val values = wanted[name] as Map<*, *>
+                assertNear(
+                    numbers(listOf(values["rest_hz"], values["speed_hz"], values["newest"], values["kernel"])),
+                    doubleArrayOf(part.restHz, part.speedHz, part.newest) + part.kernel,
+                    1e-6,
+                    name,
+                )
+            }
+            assertEquals(wanted["gap_s"], config.gapS)
         }
-        assertEquals(wanted["gap_s"], config.gapS)
         assertEquals(20.0, number("neutral_angle")) // the neutral's own numbers are private: neutral.json shows them
     }
 
@@ -112,6 +113,34 @@ class GoldenTest {
         }
         live.zip(wanted["live_every_third"] as List<*>) { got, right -> assertNear(numbers(right), got) }
         assertTrue(live.size == 5)
+    }
+
+    @Test
+    fun `the stabilizer of whole clips`() {
+        val (given, wanted) = goldenCases("stabilizer.json").single()
+        val frames = (given["landmarks"] as List<*>).map(::floats)
+        val track = Track(frames.toTypedArray(), numbers(given["times_s"]), BooleanArray(frames.size) { true }, 384, 384)
+        val steady = stabilize(track).toList()
+        steady.zip(wanted["file_every_third"] as List<*>) { got, right -> assertNear(numbers(right), putTogether(got).doubles().points(3, 2)) }
+        assertEquals(frames.size, steady.size)
+    }
+
+    @Test
+    fun `a whole clip is as long as before, calmer, and begins anew behind a lost face`() {
+        val many = Array(700) { driver.landmarks[it % 198] }
+        val times = DoubleArray(700) { it * 0.04 + if (it >= 600) 3 else 0 }
+        val found = BooleanArray(700) { it !in 300..309 }
+        val steady = stabilize(Track(many, times, found, 384, 384)).map { putTogether(it) }.toList()
+        assertEquals(700, steady.size)
+        // Alone between two gaps it is as if there were no other frames.
+        val alone = stabilize(Track(many.copyOfRange(600, 700), times.copyOfRange(600, 700), BooleanArray(100) { true }, 384, 384))
+        assertNear(putTogether(alone.first()).doubles(), steady[600].doubles(), 1e-6)
+        assertNear(putTogether(takeApart(many[305])).doubles(), steady[305].doubles(), 1e-6)
+        fun tremble(frames: List<FloatArray>) = (1 until frames.size - 1).sumOf { i ->
+            (0 until 956 step 7).sumOf { Math.abs(frames[i - 1][it] - 2.0 * frames[i][it] + frames[i + 1][it]) }
+        }
+        val raw = many.map { putTogether(takeApart(it)) }
+        assertTrue(tremble(steady.subList(0, 190)) < 0.6 * tremble(raw.subList(0, 190)))
     }
 
     @Test

@@ -244,7 +244,7 @@ class LiveTest {
         assertNull(slot.take())
         val torn = AtomicInteger()
         val last = AtomicInteger()
-        val reader = thread {
+        val reader = thread(isDaemon = true) {
             while (last.get() < 20_000) {
                 val frame = slot.await(S) ?: continue
                 if (frame.any { it != frame[0] } || frame[0] <= last.get()) torn.incrementAndGet()
@@ -303,11 +303,11 @@ class LiveTest {
                 { for (points in driver.landmarks) { if (running) pipeline.see(points, System.nanoTime()); Thread.sleep(1) } },
                 { while (running) pipeline.step(10 * MS) },
                 { while (running) { if (pipeline.show() != null) drawn++; Thread.sleep(1) } },
-            ).map { loop -> thread { runCatching(loop).onFailure(wrong::set) } }
+            ).map { loop -> thread(isDaemon = true) { runCatching(loop).onFailure(wrong::set) } }
             Thread.sleep(150)
             pipeline.restart()
             Thread.sleep(50)
-            while (inside.get() == 0) Thread.yield()
+            waitUntil("a frame is in the network") { inside.get() > 0 }
             pipeline.close()
             assertTrue(program.closed)
             running = false
