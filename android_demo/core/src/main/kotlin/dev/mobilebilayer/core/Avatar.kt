@@ -53,7 +53,8 @@ class Avatar(
             val header = file.metadata
             if (header["format"] != FORMAT) throw MobileBilayerError("$where is not an avatar. Make one of a photo.")
             if (header["version"] != VERSION) {
-                throw MobileBilayerError("$where has format version ${header["version"]?.take(20)}; this one reads $VERSION. Update the app.")
+                val version = header["version"]?.take(20)
+                throw MobileBilayerError("$where has format version $version; this one reads $VERSION. Update the app.")
             }
             if (header["student"] != bundle.manifest.student) {
                 throw MobileBilayerError(

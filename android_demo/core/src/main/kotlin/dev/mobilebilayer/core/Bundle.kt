@@ -1,12 +1,14 @@
 package dev.mobilebilayer.core
 
+import java.io.ByteArrayOutputStream
 import java.io.File
 import java.io.IOException
+import java.io.InputStream
 import java.security.MessageDigest
 import java.util.zip.ZipFile
 import kotlin.math.abs
-import kotlin.math.min
 import kotlin.math.max
+import kotlin.math.min
 import kotlin.math.round
 
 /** A file of a bundle is not larger than this, in bytes. */
@@ -41,7 +43,8 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
             for (c in 0..2) image.floats[c * pixels + i] = (texture.pixels[3 * i + c].toInt() and 255) / 255f
         }
         val (features, maps, alpha) = spec.outputs.map { Tensor.zeros(*it.dims) }
-        network.run("encode_avatar", arrayOf(image, Tensor.of(networkPoints(keypoints), *spec.inputs[1].dims)), arrayOf(features, maps, alpha))
+        val points = Tensor.of(networkPoints(keypoints), *spec.inputs[1].dims)
+        network.run("encode_avatar", arrayOf(image, points), arrayOf(features, maps, alpha))
         for (i in alpha.floats.indices) alpha.floats[i] = min(max(alpha.floats[i], 0f), 1f)
         val background = fillBehind(texture, grown(alpha.floats, alpha.shape[2], manifest.imagePx))
         val person = ByteArray(alpha.floats.size) { round(alpha.floats[it] * 255).toInt().toByte() }
@@ -115,7 +118,7 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
             if (!path.exists()) throw MobileBilayerError("$path does not exist; a bundle (a folder or a zip) is needed. Check the path.")
             val zip = try {
                 ZipFile(path)
-            } catch (error: IOException) {
+            } catch (error: Exception) { // also for names that are no text
                 throw MobileBilayerError("$path is no bundle: neither a folder nor a readable zip (${error.message}).", error)
             }
             return zip.use {
@@ -140,7 +143,8 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
             val manifest = Manifest.fromJson(String(needed("manifest.json"), Charsets.UTF_8), where)
             checkPoints(manifest, where)
             for (name in listOf("golden.safetensors", "MODEL_CARD.md")) {
-                if (name !in manifest.sha256) throw MobileBilayerError("$where: manifest.json does not list $name. Export the bundle again.")
+                if (name in manifest.sha256) continue
+                throw MobileBilayerError("$where: manifest.json does not list $name. Export the bundle again.")
             }
             val contents = manifest.sha256.mapValues { (name, wanted) ->
                 val data = needed(name)
@@ -168,11 +172,24 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
         private fun member(zip: ZipFile, name: String, where: String): ByteArray? {
             val entry = zip.getEntry(name) ?: return null
             if (entry.size > LARGEST_FILE) throw tooLarge(where, name)
-            return try {
-                zip.getInputStream(entry).use { it.readBytes() }
+            val data = try {
+                zip.getInputStream(entry).use { readAtMost(it, LARGEST_FILE) } // whatever size the zip claims
             } catch (error: IOException) {
                 throw MobileBilayerError("$where: $name can't be unpacked (${error.message}). Copy the bundle again.", error)
             }
+            return data ?: throw tooLarge(where, name)
+        }
+
+        /** All of it, or null if it is more than [limit] bytes. */
+        private fun readAtMost(from: InputStream, limit: Int): ByteArray? {
+            val out = ByteArrayOutputStream()
+            val part = ByteArray(1 shl 16)
+            while (out.size() <= limit) {
+                val count = from.read(part)
+                if (count < 0) return out.toByteArray()
+                out.write(part, 0, count)
+            }
+            return null
         }
 
         private fun tooLarge(where: String, name: String) =

@@ -61,8 +61,9 @@ class FrameNetwork(private val program: Program, private val methods: Map<String
 
     private fun check(method: String, verb: String, wanted: List<TensorSpec>, got: Array<Tensor>) {
         if (got.size != wanted.size) {
+            val names = wanted.joinToString { it.name }
             throw MobileBilayerError(
-                "$where: $method $verb ${wanted.size} tensors (${wanted.joinToString { it.name }}); got ${got.size}. Give them in that order.",
+                "$where: $method $verb ${wanted.size} tensors ($names); got ${got.size}. Give them in that order.",
             )
         }
         for (i in got.indices) {

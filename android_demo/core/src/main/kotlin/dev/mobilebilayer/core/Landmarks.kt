@@ -35,6 +35,16 @@ internal fun dimensions(landmarks: FloatArray): Int {
 }
 
 /**
+ * MediaPipe's normalized landmarks, of [0, 1] across the picture, to pixels; z keeps x's unit.
+ *
+ * [normalized] 478 x 3; [width], [height] of the upright picture; [out] may be the same array
+ */
+fun inPixels(normalized: FloatArray, width: Int, height: Int, out: FloatArray = FloatArray(normalized.size)): FloatArray {
+    for (i in normalized.indices) out[i] = normalized[i] * if (i % 3 == 1) height else width
+    return out
+}
+
+/**
  * [landmarks] as they are, when they are 478 points of 2 or 3 finite numbers that may be a face in a picture.
  *
  * Raises [MobileBilayerError] otherwise.

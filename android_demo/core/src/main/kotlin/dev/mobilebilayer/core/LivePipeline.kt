@@ -36,6 +36,11 @@ class LivePipeline(
     /** What pause and the like ask of the network's thread. */
     private enum class Asked { NOTHING, RESUME, RESTART }
 
+    /** When the camera took the frame of the latest layers: what is left to now is how late they are. */
+    @Volatile
+    var drawnNs = Long.MIN_VALUE
+        private set
+
     /** Frames that a newer one overtook before the network, and before the screen. */
     val dropped: Long get() = seen.dropped + drawn.dropped
 
@@ -51,7 +56,9 @@ class LivePipeline(
     fun see(landmarks: FloatArray?, capturedNs: Long) {
         if (landmarks != null) {
             checkLandmarks(landmarks)
-            if (dimensions(landmarks) != 3) throw MobileBilayerError("Live landmarks have 2 numbers each; 3 are needed. Take MediaPipe's own.")
+            if (dimensions(landmarks) != 3) {
+                throw MobileBilayerError("Live landmarks have 2 numbers each; 3 are needed. Take MediaPipe's own.")
+            }
         }
         if (!clock.admit(capturedNs)) return
         val into = seen.writing
@@ -89,6 +96,7 @@ class LivePipeline(
         layers.capturedNs = frame.capturedNs
         layers.lost = !frame.found
         if (closed || !clock.isCurrent(frame.capturedNs)) return false
+        drawnNs = frame.capturedNs
         drawn.publish()
         return true
     }

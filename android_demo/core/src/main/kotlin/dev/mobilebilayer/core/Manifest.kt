@@ -87,7 +87,9 @@ data class Manifest(
             read.keys(values, KEYS, "the manifest")
             fun text(key: String) = read.text(values[key], key)
             val methods = read.map(values["methods"], "methods")
-            if (methods.keys != METHODS.keys) throw read.error("methods are ${methods.keys.sorted()}; they must be ${METHODS.keys.sorted()}")
+            if (methods.keys != METHODS.keys) {
+                throw read.error("methods are ${methods.keys.sorted()}; they must be ${METHODS.keys.sorted()}")
+            }
             val sha256 = read.map(values["sha256"], "sha256").entries.associate { (name, hash) ->
                 read.file(name, text("backend"), text("program")) to read.hash(hash, name)
             }

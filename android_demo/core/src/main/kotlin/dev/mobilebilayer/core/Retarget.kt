@@ -14,7 +14,7 @@ enum class Mode { RELATIVE, ABSOLUTE }
 
 const val LARGEST_SHIFT = 0.4 // of the head, in crop coordinates
 val SCALE_RANGE: DoubleArray = doubleArrayOf(0.75, 1.33) // of the head's size against the photo's
-val PROPORTION_RANGE: DoubleArray = doubleArrayOf(0.8, 1.05) // of the source's mouth and brows against the driver's; what is above is a smile
+val PROPORTION_RANGE: DoubleArray = doubleArrayOf(0.8, 1.05) // of its mouth and brows against the driver's; above is a smile
 const val SHUT_LIDS = 0.08 // of the eye's width: so far apart are points of shut lids
 const val SHUT_LIPS = 0.06 // of the mouth's width
 const val TIGHT_LIPS = 0.02

@@ -52,7 +52,8 @@ class AllocationTest {
         val out = FloatArray(3 * LANDMARKS)
         assertNone("a conversion") { converter.toRgba(image, orientation.rotation) }
         assertNone("mapping back") { i ->
-            orientation.toDisplay(frames[i], 3, 352, out)
+            inPixels(frames[i], 2, 2, out)
+            orientation.toDisplay(out, 3, 352, out)
             orientation.toFrame(out, 3, 144, 352, out)
         }
     }

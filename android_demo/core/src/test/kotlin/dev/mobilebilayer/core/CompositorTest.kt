@@ -9,7 +9,10 @@ import kotlin.test.assertTrue
 import kotlin.test.fail
 
 class CompositorTest {
-    private fun noise(sidePx: Int, seed: Int = 0) = Random(seed).let { random -> FloatArray(3 * sidePx * sidePx) { 2 * random.nextFloat() - 1 } }
+    private fun noise(sidePx: Int, seed: Int = 0): FloatArray {
+        val random = Random(seed)
+        return FloatArray(3 * sidePx * sidePx) { 2 * random.nextFloat() - 1 }
+    }
 
     /** Planes of one value each. */
     private fun planes(sidePx: Int, vararg values: Float) = FloatArray(values.size * sidePx * sidePx) { values[it / (sidePx * sidePx)] }
@@ -48,7 +51,8 @@ class CompositorTest {
     fun `half a pixel of flow is the mean of two neighbours`() {
         val side = 64
         val texture = noise(side)
-        val got = Compositor(side, 64, 32).composite(texture, FloatArray(texture.size), planes(64, 1f / side, 0f, 1f, 1f), planes(32, 0f, 0f, 0f))
+        val layers = planes(64, 1f / side, 0f, 1f, 1f)
+        val got = Compositor(side, 64, 32).composite(texture, FloatArray(texture.size), layers, planes(32, 0f, 0f, 0f))
         for (i in got.indices) {
             if (i / 3 % side < side - 1) assertTrue(abs(got[i] - (texture[i] + texture[i + 3]) / 2) < 1e-4)
         }

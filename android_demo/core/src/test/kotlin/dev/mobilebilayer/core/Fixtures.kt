@@ -95,6 +95,7 @@ fun goldenAvatar(): Avatar {
     val source = floats(goldenFile("retarget.json")["source"])
     val landmarks = FloatArray(3 * LANDMARKS) { if (it % 3 < 2) source[it / 3 * 2 + it % 3] else 0.1f }
     return Avatar(
-        shipped, texture, RgbImage(256, 256), ByteArray(128 * 128), golden.numbers("landmark_features"), golden.numbers("map_features"), landmarks,
+        shipped, texture, RgbImage(256, 256), ByteArray(128 * 128),
+        golden.numbers("landmark_features"), golden.numbers("map_features"), landmarks,
     )
 }

@@ -35,7 +35,8 @@ class FrameNetworkTest {
     private fun tensors(method: String, of: (MethodSpec) -> List<TensorSpec>) =
         of(shipped.manifest.methods.getValue(method)).map { Tensor.zeros(*it.shape.toIntArray()) }.toTypedArray()
 
-    private fun FrameNetwork.render() = run("render_layers", tensors("render_layers") { it.inputs }, tensors("render_layers") { it.outputs })
+    private fun FrameNetwork.render() =
+        run("render_layers", tensors("render_layers") { it.inputs }, tensors("render_layers") { it.outputs })
 
     @Test
     fun `AN1 calls from many threads never overlap`() {

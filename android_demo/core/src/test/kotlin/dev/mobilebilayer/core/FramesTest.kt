@@ -26,8 +26,10 @@ class FramesTest {
         val l = Array(height) { y -> IntArray(width) { x -> pixel(x, y) } }
         val c = Array(2) { plane -> Array((height + 1) / 2) { y -> IntArray((width + 1) / 2) { x -> chroma(plane, x, y) } } }
 
-        fun image(left: Int = 0, top: Int = 0, right: Int = width, bottom: Int = height) =
-            YuvImage(width, height, plane(l, rowStride, 1), plane(c[0], chromaStride, pixelStride), plane(c[1], chromaStride, pixelStride), left, top, right, bottom)
+        fun image(left: Int = 0, top: Int = 0, right: Int = width, bottom: Int = height): YuvImage {
+            val (u, v) = c.map { plane(it, chromaStride, pixelStride) }
+            return YuvImage(width, height, plane(l, rowStride, 1), u, v, left, top, right, bottom)
+        }
 
         private val chromaStride = if (pixelStride == 2) rowStride else rowStride / 2
 
@@ -106,12 +108,15 @@ class FramesTest {
     fun `planes that are too short, crops outside and odd turns are refused in words`() {
         val camera = Camera(64, 48, 64, 2)
         val image = camera.image()
-        fun with(y: YuvPlane = image.y, u: YuvPlane = image.u, left: Int = 0, right: Int = 64) = YuvImage(64, 48, y, u, image.v, left, 0, right, 48)
+        fun with(y: YuvPlane = image.y, u: YuvPlane = image.u, left: Int = 0, right: Int = 64) =
+            YuvImage(64, 48, y, u, image.v, left, 0, right, 48)
         val converter = YuvConverter()
         assertTrue("Y plane has 64 bytes" in refusal { converter.toRgba(with(y = YuvPlane(ByteBuffer.allocate(64), 64, 1)), 0) })
         assertTrue("U plane" in refusal { converter.toRgba(with(u = YuvPlane(image.u.data, 32, 2)), 0) })
         assertTrue("pixel stride 0" in refusal { converter.toRgba(with(u = YuvPlane(image.u.data, 64, 0)), 0) })
-        for ((left, right) in listOf(-1 to 64, 0 to 65, 10 to 10)) assertTrue("crop" in refusal { converter.toRgba(with(left = left, right = right), 0) })
+        for ((left, right) in listOf(-1 to 64, 0 to 65, 10 to 10)) {
+            assertTrue("crop" in refusal { converter.toRgba(with(left = left, right = right), 0) })
+        }
         assertTrue("45 degrees" in refusal { converter.toRgba(image, 45) })
     }
 
@@ -140,7 +145,12 @@ class FramesTest {
                 val orientation = Orientation(if (facing == Facing.FRONT) 270 else 90, display, facing)
                 val got = YuvConverter().toRgba(frameOf(orientation, scene).image(), orientation.rotation)
                 assertEquals(40 to 60, got.width to got.height)
-                for (y in 0 until 60) for (x in 0 until 40) if (scene[y][x] != got.pixels[4 * (y * 40 + x)].toInt() and 255) fail("$orientation: pixel $x, $y")
+                for (y in 0 until 60) {
+                    for (x in 0 until 40) {
+                        val level = got.pixels[4 * (y * 40 + x)].toInt() and 255
+                        if (level != scene[y][x]) fail("$orientation: pixel $x, $y is $level, ${scene[y][x]} is right")
+                    }
+                }
             }
         }
     }
@@ -151,6 +161,11 @@ class FramesTest {
         val turns = listOf(0, 90, 180, 270)
         assertEquals(listOf(90, 0, 270, 180), turns.map { Orientation(90, it, Facing.BACK).rotation })
         assertEquals(listOf(270, 0, 90, 180), turns.map { Orientation(270, it, Facing.FRONT).rotation })
+    }
+
+    @Test
+    fun `normalized landmarks become pixels, depth in the unit of the width`() {
+        assertContentEquals(floatArrayOf(32f, 24f, -6.4f, 0f, 48f, 64f), inPixels(floatArrayOf(0.5f, 0.5f, -0.1f, 0f, 1f, 1f), 64, 48))
     }
 
     @Test
@@ -170,7 +185,8 @@ class FramesTest {
                 // One bright pixel of the frame, found where it is in the upright picture.
                 val turned = orientation.rotation % 180 != 0
                 val (frameWidth, frameHeight) = if (turned) 60 to 40 else 40 to 60
-                val camera = Camera(frameWidth, frameHeight, 64, 2, pixel = { x, y -> if (x == 12 && y == 31) 255 else 0 }, chroma = { _, _, _ -> 128 })
+                val spot = { x: Int, y: Int -> if (x == 12 && y == 31) 255 else 0 }
+                val camera = Camera(frameWidth, frameHeight, 64, 2, pixel = spot, chroma = { _, _, _ -> 128 })
                 val upright = YuvConverter().toRgba(camera.image(), orientation.rotation)
                 val at = (0 until 40 * 60).first { upright.pixels[4 * it].toInt() == -1 }
                 val middle = floatArrayOf(at % 40 + 0.5f, at / 40 + 0.5f)

@@ -18,7 +18,8 @@ class GoldenTest {
     @Test
     fun `every golden file has a test here`() {
         val tested = setOf(
-            "constants", "head_crop", "head", "stabilizer", "neutral", "lost_face", "retarget", "ratios", "network_points", "cut", "background",
+            "constants", "head_crop", "head", "stabilizer", "neutral", "lost_face", "retarget", "ratios", "network_points", "cut",
+            "background",
         )
         val files = File(ROOT, "golden").list()!!.filter { it.endsWith(".json") }.map { it.removeSuffix(".json") }
         assertEquals(emptySet(), files.toSet() - tested)
@@ -121,7 +122,9 @@ class GoldenTest {
         val frames = (given["landmarks"] as List<*>).map(::floats)
         val track = Track(frames.toTypedArray(), numbers(given["times_s"]), BooleanArray(frames.size) { true }, 384, 384)
         val steady = stabilize(track).toList()
-        steady.zip(wanted["file_every_third"] as List<*>) { got, right -> assertNear(numbers(right), putTogether(got).doubles().points(3, 2)) }
+        steady.zip(wanted["file_every_third"] as List<*>) { got, right ->
+            assertNear(numbers(right), putTogether(got).doubles().points(3, 2))
+        }
         assertEquals(frames.size, steady.size)
     }
 
@@ -221,9 +224,11 @@ class GoldenTest {
             val filled = fillBehind(from, alpha)
             assertPicture(wanted["filled"], filled, tolerance, "filled")
             val side = from.height
-            val square = RgbImage(side, side, ByteArray(3 * side * side) { filled.pixels[it / (3 * side) * 3 * from.width + it % (3 * side)] })
+            val left = ByteArray(3 * side * side) { filled.pixels[it / (3 * side) * 3 * from.width + it % (3 * side)] }
+            val square = RgbImage(side, side, left)
             assertPicture(wanted["blurred_square"], changeBackground("blur", square), tolerance, "blurred")
-            assertEquals(numbers(wanted["coloured_corner"]).toList(), changeBackground("#20a0ff", square).pixels.take(3).map { (it.toInt() and 255).toDouble() })
+            val corner = changeBackground("#20a0ff", square).pixels.take(3).map { (it.toInt() and 255).toDouble() }
+            assertEquals(numbers(wanted["coloured_corner"]).toList(), corner)
             assertEquals(square, changeBackground("keep", square))
             for (none in listOf("", "#20a0f", "beach.jpg")) assertTrue("#20a0ff" in refusal { changeBackground(none, square) })
         }
