@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
 from mobile_bilayer.samples import sample_photo
@@ -39,6 +40,9 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     """One run of the whole check, and the folder through which avatars were exchanged."""
     folder = tmp_path_factory.mktemp("exchange")
     avatar.save(folder / "from_python.avatar")
+    rgb, landmarks = sample_photo("astronaut")
+    photo = {"rgb": rgb, "landmarks": landmarks.astype(np.float32), "alpha": avatar.alpha / np.float32(255)}
+    save_file(photo, folder / "photo.safetensors")
     begun = time.monotonic()
     done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
     print(f"android_demo/core/check.py took {time.monotonic() - begun:.0f} s")
@@ -65,6 +69,14 @@ def test_an_avatar_goes_to_the_phone_and_comes_back_as_it_was(checked, avatar):
     back = Avatar.load(checked[1] / "from_kotlin.avatar", avatar.bundle)
     for name in ("texture", "background", "alpha", "landmark_features", "map_features", "source_landmarks"):
         np.testing.assert_array_equal(getattr(back, name), getattr(avatar, name))
+
+
+@needs_tools
+def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_make(checked, avatar):
+    got = load_file(checked[1] / "photo_of_kotlin.safetensors")
+    apart = {name: np.abs(got[name].astype(int) - getattr(avatar, name)) for name in ("texture", "background")}
+    assert apart["texture"].max() <= 2
+    assert apart["background"].mean() < 0.5 and apart["background"].max() <= 6  # the alpha was rounded on its way
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):

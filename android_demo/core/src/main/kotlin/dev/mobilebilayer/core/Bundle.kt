@@ -269,7 +269,7 @@ private fun largest(got: FloatArray, wanted: FloatArray, from: Int = 0, until: I
 }
 
 /** A square of [px] numbers a side, bilinearly grown. */
-private fun grown(plane: FloatArray, px: Int, toPx: Int): FloatArray = FloatArray(toPx * toPx) { k ->
+internal fun grown(plane: FloatArray, px: Int, toPx: Int): FloatArray = FloatArray(toPx * toPx) { k ->
     val (y, x) = listOf(k / toPx, k % toPx).map { min(max((it + 0.5) * px / toPx - 0.5, 0.0), px - 1.0) }
     val (top, left) = y.toInt() to x.toInt()
     val (below, right) = min(top + 1, px - 1) to min(left + 1, px - 1)

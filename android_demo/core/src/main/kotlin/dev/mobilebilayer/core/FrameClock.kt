@@ -49,10 +49,16 @@ class FrameClock {
         paused = true
     }
 
-    /** Frames taken from [nowNs] on count. */
+    /** Frames taken from [nowNs] on count again. */
     @Synchronized
     fun resume(nowNs: Long) {
         paused = false
+        sinceNs = nowNs
+    }
+
+    /** Frames taken before [nowNs] count no more; a pause goes on. */
+    @Synchronized
+    fun restart(nowNs: Long) {
         sinceNs = nowNs
     }
 

@@ -27,7 +27,7 @@ class LivePipeline(
     private var renderer: Renderer? = null
     private var shownNs = Long.MIN_VALUE
 
-    @Volatile
+    private val asking = Any() // a lock: what is asked comes with the time from which frames count
     private var asked = Asked.NOTHING
 
     @Volatile
@@ -76,13 +76,15 @@ class LivePipeline(
     fun step(waitNs: Long = 0): Boolean {
         if (closed) return false
         val frame = (if (waitNs > 0) seen.await(waitNs) else seen.take()) ?: return false
-        when (asked) {
+        val wanted = synchronized(asking) {
+            if (!clock.isCurrent(frame.capturedNs)) return false
+            asked.also { asked = Asked.NOTHING }
+        }
+        when (wanted) {
             Asked.RESUME -> follower.resume()
             Asked.RESTART -> follower.reset()
             Asked.NOTHING -> {}
         }
-        asked = Asked.NOTHING
-        if (!clock.isCurrent(frame.capturedNs)) return false
         val motion = follower.follow(if (frame.found) frame.landmarks else null, clock.seconds(frame.capturedNs)) ?: return false
         val neutral = follower.neutral ?: return false
         val renderer = renderer?.also { it.setNeutral(neutral) } ?: Renderer(avatar, network, neutral, mode).also { renderer = it }
@@ -118,16 +120,20 @@ class LivePipeline(
 
     /** Go on with what is neutral; only frames taken from [nowNs] on count. */
     fun resume(nowNs: Long = System.nanoTime()) {
-        if (asked != Asked.RESTART) asked = Asked.RESUME
-        clock.resume(nowNs)
+        synchronized(asking) {
+            if (asked != Asked.RESTART) asked = Asked.RESUME
+            clock.resume(nowNs)
+        }
     }
 
-    /** The picture turned, or comes from another camera: what is neutral is found anew, from frames taken from [nowNs] on. */
+    /** The picture turned, or comes from another camera: what is neutral is found anew, in frames taken from [nowNs] on. */
     fun restart(nowNs: Long = System.nanoTime()) {
-        asked = Asked.RESTART
+        synchronized(asking) {
+            asked = Asked.RESTART
+            clock.restart(nowNs)
+        }
         seen.clear()
         drawn.clear()
-        clock.resume(nowNs)
     }
 
     /** No frame is begun any more; waits for the one in the network, and closes it. */

@@ -1,5 +1,6 @@
 package dev.mobilebilayer.core
 
+import org.junit.jupiter.api.Assumptions
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -273,12 +274,30 @@ class AvatarTest {
         assertTrue("AI-generated" in Safetensors.load(data, "me.avatar").metadata.getValue("content"))
     }
 
+    /** Where pytest puts what Python made, and looks for what Kotlin makes of it. */
+    private fun exchange(): File {
+        val folder = System.getenv("MOBILE_BILAYER_EXCHANGE")?.let(::File)
+        Assumptions.assumeTrue(folder != null, "MOBILE_BILAYER_EXCHANGE names no folder: pytest does")
+        return folder!!
+    }
+
     @Test
     fun `avatars of Python are read, and written back for it`() {
-        val folder = System.getenv("MOBILE_BILAYER_EXCHANGE")?.let(::File)
-        org.junit.jupiter.api.Assumptions.assumeTrue(folder != null, "MOBILE_BILAYER_EXCHANGE names no folder: pytest does")
+        val folder = exchange()
         val avatar = Avatar.load(File(folder, "from_python.avatar").readBytes(), "from_python.avatar", shipped)
         File(folder, "from_kotlin.avatar").writeBytes(avatar.save())
+    }
+
+    @Test
+    fun `a whole photo is cut and its background filled, for Python to compare`() {
+        val folder = exchange()
+        val given = Safetensors.load(File(folder, "photo.safetensors").readBytes(), "photo.safetensors").tensors
+        val photo = given.getValue("rgb").let { RgbImage(it.shape[1], it.shape[0], it.bytes) }
+        val texture = headCrop(given.getValue("landmarks").floats).cut(photo)
+        val background = fillBehind(texture, grown(given.getValue("alpha").floats, 128, 256))
+        val made = mapOf("texture" to texture, "background" to background)
+        val tensors = made.mapValues { (_, picture) -> Tensor(DType.U8, intArrayOf(256, 256, 3), picture.pixels) }
+        File(folder, "photo_of_kotlin.safetensors").writeBytes(Safetensors(tensors).save())
     }
 
     private fun changed(name: String? = null, tensor: Tensor? = null, vararg words: Pair<String, String>): String {

@@ -223,6 +223,20 @@ class LiveTest {
     }
 
     @Test
+    fun `a rotation in a pause does not end it, and what is neutral is found anew behind it`() {
+        val phone = Phone(30, 12, 14, 14)
+        val whole = phone.scene
+        phone.scene = { atNs -> whole(atNs)?.let { points -> if (atNs < 3 * S) points else FloatArray(points.size) { points[it] + 150 } } }
+        phone.at(2 * S) { phone.pipeline.pause() }
+        phone.at(2 * S + S / 2) { phone.pipeline.restart(2 * S + S / 2) }
+        phone.at(3 * S) { phone.pipeline.resume(3 * S) }
+        phone.run(4 * S)
+        phone.checkOrder()
+        val after = phone.shown.filter { it.atNs > 2 * S }
+        assertTrue(after.all { it.capturedNs >= 3 * S } && fromPhoto(after.first().points) < 2e-3)
+    }
+
+    @Test
     fun `frames out of order and from before a pause are refused`() {
         val clock = FrameClock()
         assertTrue(clock.admit(10 * S))
@@ -236,6 +250,12 @@ class LiveTest {
         assertFalse(clock.admit(19 * S))
         assertTrue(clock.admit(20 * S))
         assertEquals(4, clock.refused)
+        clock.restart(30 * S)
+        assertFalse(clock.isCurrent(20 * S) || clock.admit(29 * S))
+        assertTrue(clock.admit(30 * S))
+        clock.pause()
+        clock.restart(40 * S)
+        assertTrue(clock.paused)
     }
 
     @Test
