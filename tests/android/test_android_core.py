@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
-from mobile_bilayer.samples import sample_photo
+from mobile_bilayer.runtime.animate import _Follower, open_avatar
+from mobile_bilayer.samples import sample_photo, sample_track
 
 CHECK = Path(__file__).parents[2] / "android_demo" / "core" / "check.py"
 JUNIT = Path("/usr/share/java/junit-platform-console-standalone.jar")
@@ -77,6 +78,21 @@ def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_mak
     apart = {name: np.abs(got[name].astype(int) - getattr(avatar, name)) for name in ("texture", "background")}
     assert apart["texture"].max() <= 2
     assert apart["background"].mean() < 0.5 and apart["background"].max() <= 6  # the alpha was rounded on its way
+
+
+@needs_tools
+def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
+    got = load_file(checked[1] / "run_of_kotlin.safetensors")["moved"]
+    alone = open_avatar(Avatar.load(checked[1] / "from_python.avatar", avatar.bundle), avatar.bundle)
+    follow = _Follower(alone)
+    wanted = np.stack(
+        [
+            alone.move(follow(None if i in range(60, 96) else frame.landmarks, frame.time_s))
+            for i, frame in enumerate(sample_track())
+        ]
+    )
+    assert np.ptp(wanted, 0).max() > 0.1  # so that something moves
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from mobile_bilayer import Bundle
 from mobile_bilayer.runtime.compositor import composite, to_float, to_rgb
+from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
 
 ASSETS = Path(__file__).parents[2] / "android_demo" / "app" / "src" / "main" / "assets"
 UNITS = ("avatar", "background", "layersA", "layersB")
@@ -149,6 +150,17 @@ def test_on_random_layers_the_shader_and_the_host_agree_within_two_grey_levels(g
     apart = np.abs(gles.frame(texture, background, a, b).astype(int) - wanted)
     # On the edges of blocks a hundredth of a pixel is a grey level or two.
     assert np.percentile(apart, 99) <= 1 and apart.max() <= 4
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_avatar_that_turns_and_shuts_its_eyes_is_what_the_host_shows(gles, name):
+    avatar, track = Bundle.open().avatar(*sample_photo(name)), sample_track()
+    avatar.neutral = track.landmarks[52]
+    for frame in (78, 186):
+        layers = avatar.layers(avatar.move(track[frame]))
+        host = avatar.compose(*layers)
+        assert levels_apart(gles.frame(avatar.texture, avatar.background, *layers), host) <= 4
+        assert np.abs(host.astype(int) - avatar.texture).mean() > 5  # so that something moves
 
 
 def test_zero_flow_leaves_every_level_unchanged(gles):

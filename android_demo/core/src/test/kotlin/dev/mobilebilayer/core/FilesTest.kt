@@ -300,6 +300,23 @@ class AvatarTest {
         File(folder, "photo_of_kotlin.safetensors").writeBytes(Safetensors(tensors).save())
     }
 
+    @Test
+    fun `a whole live run with a lost face, for Python to compare`() {
+        val folder = exchange()
+        val avatar = Avatar.load(File(folder, "from_python.avatar").readBytes(), "from_python.avatar", shipped)
+        val follower = Follower()
+        var renderer: Renderer? = null
+        val moved = driver.landmarks.indices.flatMap { i ->
+            val motion = follower.follow(driver.landmarks[i].takeIf { i !in 60..95 }, driver.timesS[i])!!
+            val neutral = follower.neutral!!
+            val drawn = renderer?.also { it.setNeutral(neutral) } ?: Renderer(avatar, shipped.network(GoldenProgram()), neutral)
+            renderer = drawn
+            drawn.move(motion).toList()
+        }
+        val tensor = Tensor.of(moved.toFloatArray(), driver.landmarks.size, LANDMARKS, 2)
+        File(folder, "run_of_kotlin.safetensors").writeBytes(Safetensors(mapOf("moved" to tensor)).save())
+    }
+
     private fun changed(name: String? = null, tensor: Tensor? = null, vararg words: Pair<String, String>): String {
         val file = Safetensors.load(made.save(), "x")
         val tensors = if (name == null) file.tensors else if (tensor == null) file.tensors - name else file.tensors + (name to tensor)
