@@ -1,4 +1,4 @@
-"""Golden vectors: what the functions between landmarks and network give, for ports to Kotlin and Swift.
+"""Golden vectors: what the functions around the network give, for ports to Kotlin and Swift.
 
 Each file is `{"function", "says", "tolerance", "cases": [{"inputs", "outputs"}]}`; `constants.json` has what they take from
 the face template and the settings. The arrays are nested lists, row by row.
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_bilayer.background import change_background, fill_behind
 from mobile_bilayer.capture.images import written_aside
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose import neutral as n
 from mobile_bilayer.pose import retarget as r
 from mobile_bilayer.pose import stabilizer as s
-from mobile_bilayer.pose.crop import CROP_UP, head_crop
+from mobile_bilayer.pose.crop import CROP_UP, Crop, head_crop
 from mobile_bilayer.pose.head import (
     HEAD_POINTS,
     TORSO_POINTS,
@@ -37,6 +38,7 @@ from mobile_bilayer.pose.stabilizer import FILE, PARTS, Stabilizer, StabilizerCo
 from mobile_bilayer.samples import sample_photo, sample_track
 
 TOLERANCE = 1e-4  # of a value: numbers are written with six digits behind the point
+LEVELS = 2  # of a picture's 255: OpenCV's own ways to resize differ by one
 FRAMES = (52, 78, 159, 186)  # of the sample track: at rest, turned, speaking, eyes shut
 SEQUENCE = range(182, 187)  # eyes that shut
 
@@ -118,6 +120,25 @@ def golden_vectors() -> dict[str, dict]:
             lambda keypoints: {"points": network_points(keypoints)},
             [{"keypoints": source[:, :2]}],
         ),
+        "cut.json": _cases(
+            "Crop.cut",
+            "A square of a picture (rows of RGB, 0 to 255): enlarged, made a little smaller, and much smaller.",
+            lambda x_px, y_px, half_px, side_px: {"rgb": Crop(x_px, y_px, half_px).cut(_picture(), side_px)},
+            [
+                {"x_px": 11.3, "y_px": 8.6, "half_px": 4.2, "side_px": 12},
+                {"x_px": 2.5, "y_px": 13.1, "half_px": 8.4, "side_px": 12},
+                {"x_px": 20.7, "y_px": 14.2, "half_px": 17.9, "side_px": 12},
+            ],
+            LEVELS,
+        )
+        | {"picture": _plain(_picture())},
+        "background.json": _cases(
+            "fill_behind, of the picture in cut.json and a disc; change_background of what it gives",
+            "Where the disc's middle and radius are, in pixels; it is whole within, and fades over the next two. Pictures as rows of RGB.",
+            _behind,
+            [{"x": 22.0, "y": 14.0, "radius": 9.0}],
+            LEVELS,
+        ),
     }
 
 
@@ -141,9 +162,31 @@ def write_golden(folder: Path) -> list[Path]:
     return written
 
 
-def _cases(function: str, says: str, call: Callable[..., dict], inputs: list[dict]) -> dict:
+def _cases(
+    function: str, says: str, call: Callable[..., dict], inputs: list[dict], tolerance: float = TOLERANCE
+) -> dict:
     cases = [{"inputs": given, "outputs": call(**given)} for given in inputs]
-    return {"function": function, "says": says, "tolerance": TOLERANCE, "cases": _plain(cases)}
+    return {"function": function, "says": says, "tolerance": tolerance, "cases": _plain(cases)}
+
+
+def _picture() -> np.ndarray:
+    """(28, 40, 3) uint8: waves, with edges that any other way to resize would show."""
+    y, x, c = np.meshgrid(np.arange(28), np.arange(40), np.arange(3), indexing="ij")
+    waves = 110 + 60 * np.sin(x / (2 + c)) + 50 * np.cos(y / (3 - c)) + 30 * ((x // 5 + y // 4) % 2)
+    return np.clip(np.rint(waves), 0, 255).astype(np.uint8)
+
+
+def _behind(x: float, y: float, radius: float) -> dict:
+    picture = _picture()
+    rows, columns = np.indices(picture.shape[:2])
+    alpha = np.clip((radius + 2 - np.hypot(columns - x, rows - y)) / 2, 0, 1).astype(np.float32)
+    filled = fill_behind(picture, alpha)
+    square = filled[:, :28].copy()
+    return {
+        "filled": filled,
+        "blurred_square": change_background("blur", square, square),
+        "coloured_corner": change_background("#20a0ff", square, square)[:1, :1],
+    }
 
 
 def _stabilized(times_s: np.ndarray, landmarks: np.ndarray) -> dict:

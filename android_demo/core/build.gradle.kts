@@ -1,0 +1,32 @@
+// A plain Kotlin module without Android in it. Not run here: check.py does the same with the compiler alone.
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
+plugins {
+    kotlin("jvm") version "2.4.20"
+}
+
+kotlin {
+    compilerOptions {
+        jvmTarget = JvmTarget.JVM_11
+        allWarningsAsErrors = true
+        freeCompilerArgs.add("-Xjdk-release=11")
+    }
+}
+
+java {
+    sourceCompatibility = JavaVersion.VERSION_11
+    targetCompatibility = JavaVersion.VERSION_11
+}
+
+dependencies {
+    testImplementation(kotlin("test"))
+    testImplementation("org.junit.jupiter:junit-jupiter:5.9.2")
+}
+
+tasks.processResources {
+    from("../../mobile_bilayer/assets/face_template.safetensors")
+}
+
+tasks.test {
+    useJUnitPlatform()
+}

@@ -1,0 +1,112 @@
+"""The phone's core in Kotlin: compiled with warnings as errors, tested on this machine's JVM, and fed with our files."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mobile_bilayer import Avatar, Bundle
+from mobile_bilayer.runtime.animate import _Follower, open_avatar
+from mobile_bilayer.samples import sample_photo, sample_track
+
+CHECK = Path(__file__).parents[2] / "android_demo" / "core" / "check.py"
+JUNIT = Path("/usr/share/java/junit-platform-console-standalone.jar")
+needs_java = pytest.mark.skipif(shutil.which("java") is None or not JUNIT.exists(), reason="needs Java 17 and JUnit 5")
+needs_tools = pytest.mark.skipif(
+    shutil.which("java") is None or not JUNIT.exists() or shutil.which("npm") is None,
+    reason="needs Java 17, JUnit 5 and npm: android_demo/README.md",
+)
+
+
+def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(CHECK), *arguments], env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    return Bundle.open().avatar(*sample_photo("astronaut"))
+
+
+@pytest.fixture(scope="module")
+def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    """One run of the whole check, and the folder through which avatars were exchanged."""
+    folder = tmp_path_factory.mktemp("exchange")
+    avatar.save(folder / "from_python.avatar")
+    rgb, landmarks = sample_photo("astronaut")
+    photo = {"rgb": rgb, "landmarks": landmarks.astype(np.float32), "alpha": avatar.alpha / np.float32(255)}
+    save_file(photo, folder / "photo.safetensors")
+    begun = time.monotonic()
+    done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
+    print(f"android_demo/core/check.py took {time.monotonic() - begun:.0f} s")
+    return done, folder
+
+
+@needs_tools
+def test_core_compiles_without_warnings_and_passes_all_its_tests(checked):
+    done, _ = checked
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-5_000:]
+    counted = {words: int(count) for count, words in re.findall(r"\[ +(\d+) (tests \w+) +\]", done.stdout)}
+    assert counted["tests successful"] == counted["tests found"] > 80
+    assert counted["tests skipped"] == counted["tests failed"] == 0
+
+
+@needs_tools
+@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "RU4"])
+def test_the_rows_that_core_answers_for_are_tested_there(checked, row):
+    assert re.search(rf"─ {row} .* ✔", checked[0].stdout)
+
+
+@needs_tools
+def test_an_avatar_goes_to_the_phone_and_comes_back_as_it_was(checked, avatar):
+    back = Avatar.load(checked[1] / "from_kotlin.avatar", avatar.bundle)
+    for name in ("texture", "background", "alpha", "landmark_features", "map_features", "source_landmarks"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(avatar, name))
+
+
+@needs_tools
+def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_make(checked, avatar):
+    got = load_file(checked[1] / "photo_of_kotlin.safetensors")
+    apart = {name: np.abs(got[name].astype(int) - getattr(avatar, name)) for name in ("texture", "background")}
+    assert apart["texture"].max() <= 2
+    assert apart["background"].mean() < 0.5 and apart["background"].max() <= 6  # the alpha was rounded on its way
+
+
+@needs_tools
+def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
+    got = load_file(checked[1] / "run_of_kotlin.safetensors")["moved"]
+    alone = open_avatar(Avatar.load(checked[1] / "from_python.avatar", avatar.bundle), avatar.bundle)
+    follow = _Follower(alone)
+    wanted = np.stack(
+        [
+            alone.move(follow(None if i in range(60, 96) else frame.landmarks, frame.time_s))
+            for i, frame in enumerate(sample_track())
+        ]
+    )
+    assert np.ptp(wanted, 0).max() > 0.1  # so that something moves
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):
+    done = check(PATH=str(tmp_path))
+    assert done.returncode == 2 and "java is not installed. Run `apt-get install" in done.stderr
+
+
+@needs_java
+def test_a_compiler_that_is_not_the_one_we_know_is_refused_and_not_kept(tmp_path):
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho junk > kotlin-compiler.tgz\n")
+    npm.chmod(0o755)
+    cache = tmp_path / "cache"
+    done = check(PATH=f"{npm.parent}{os.pathsep}{os.environ['PATH']}", MOBILE_BILAYER_CACHE=str(cache))
+    assert done.returncode == 2 and "has sha256" in done.stderr
+    assert not list(cache.iterdir())
