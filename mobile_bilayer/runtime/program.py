@@ -43,7 +43,8 @@ class Program:
         names = {"xnnpack": "XnnpackBackend"}
         if backend not in names or not runtime.backend_registry.is_available(names[backend]):
             raise MobileBilayerError(
-                f"{where} is made for the backend {backend!r}; here is {', '.join(sorted(names))} only. Export it for that one."
+                f"{where} is made for the backend {backend!r}, whose runtime is not in ExecuTorch's Python package: it runs on "
+                f"phones. Here, run the student's bundle for {', '.join(sorted(names))} (mobile-bilayer export --backend xnnpack)."
             )
         if data[4:6] != b"ET":
             raise MobileBilayerError(f"{where}: the program is no ExecuTorch file. Export or copy the bundle again.")

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export import coreml, coreml_tools
 from mobile_bilayer.export.bundle import TOLERANCES, compare, export_bundle, refuse_over_tolerance
@@ -14,8 +16,6 @@ from mobile_bilayer.export.coreml import Packages, choose_ios, convert, convert_
 from mobile_bilayer.export.coreml_tools import coremltools
 from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers
 from mobile_bilayer.export.mil_evaluator import MilProgram
-
-from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.core_ml_program import CoreMLProgram
 from mobile_bilayer.runtime.manifest import METHODS
@@ -361,7 +361,7 @@ def test_what_fits_no_backend_is_refused(exported, tmp_path):
     def export(**options) -> None:
         export_bundle(exported.weights, exported.prepared, tmp_path / "out", **options)
 
-    with pytest.raises(MobileBilayerError, match="xnnpack, coreml"):
+    with pytest.raises(MobileBilayerError, match="one of xnnpack, vulkan, coreml-delegate, qnn, coreml"):
         export(backend="abacus")
     with pytest.raises(MobileBilayerError, match="for coreml it must be one of fp16, w8a8, palettized6, palettized4"):
         export(backend="coreml", precision="int8")

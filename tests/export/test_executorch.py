@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobile_bilayer import MobileBilayerError
+from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
 from mobile_bilayer.quantization.calibrate import refuse_int8_outside
 from mobile_bilayer.quantization.recipes import Recipe, RecipeQuantizer
 
@@ -129,7 +129,7 @@ def test_an_example_in_another_memory_layout_does_not_reach_the_exporter(exporte
         for name, examples in exported.inputs.items()
     }
     assert not permuted["encode_avatar"][0][0].is_contiguous()
-    with pytest.raises(Seen):
+    with pytest.raises(MobileBilayerError, match="encode_avatar can't be made a graph: Seen"):
         lower(exported.student, permuted, "int8")
     assert seen and all(x.is_contiguous() for x in seen)
 
