@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
+from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, quietly
 from torch.export import ExportedProgram
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, quietly
 
 CORE_ML_DELEGATE = "coreml-delegate"
 EXECUTORCH = (
@@ -94,7 +94,6 @@ def _register_trunk_pass() -> None:
     ct = coremltools()
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.pass_registry import register_pass
-
     from mobile_bilayer.export.coreml import between_convolutions
 
     @register_pass(namespace="mobile_bilayer")

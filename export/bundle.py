@@ -14,14 +14,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from safetensors.numpy import save
-from torch import Tensor, nn
-from torch.utils.data import default_collate
-
-from mobile_bilayer.background import fill_behind
-from mobile_bilayer.compositing import Layers, composite
-from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, load_clips, make_example, to_tensors
-from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.export.backends import BACKENDS, CORE_ML_DELEGATE, check_soc
 from mobile_bilayer.export.card import foreign_card, model_card
 from mobile_bilayer.export.contract import ALPHA, LAYERS_A, LAYERS_B, check_network, load_module
@@ -39,6 +31,14 @@ from mobile_bilayer.export.executorch import (
     lower_exported,
 )
 from mobile_bilayer.export.program_file import DelegatedCoreML, check_program
+from safetensors.numpy import save
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from mobile_bilayer.background import fill_behind
+from mobile_bilayer.compositing import Layers, composite
+from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, load_clips, make_example, to_tensors
+from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import CROP_UP, head_crop
 from mobile_bilayer.pose.head import HEAD_POINTS, POINTS, TORSO_POINTS, face_template, network_points
 from mobile_bilayer.pose.landmarks import MESH

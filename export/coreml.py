@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, quietly
+from mobile_bilayer.export.executorch import explained_failure, export_methods
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, quietly
-from mobile_bilayer.export.executorch import explained_failure, export_methods
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
 

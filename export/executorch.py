@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from executorch.exir import EdgeProgramManager
 from executorch.exir.lowered_backend_module import get_lowered_submodules
+from mobile_bilayer.export.backends import BACKENDS, Backend
+from mobile_bilayer.export.coreml_tools import quietly
 from torch import Tensor, nn
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.export.backends import BACKENDS, Backend
-from mobile_bilayer.export.coreml_tools import quietly
 from mobile_bilayer.quantization.calibrate import check_examples, int8_convolutions, quantize, refuse_int8_outside
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS

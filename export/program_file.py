@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mobile_bilayer.export.mil_evaluator import MilProgram
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.export.mil_evaluator import MilProgram
 from mobile_bilayer.runtime.manifest import MethodSpec
 
 FLOAT32 = 6  # ScalarType of the file's schema

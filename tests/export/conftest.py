@@ -7,12 +7,12 @@ from pathlib import Path
 import foreign_network
 import pytest
 import torch
-
-from mobile_bilayer import Bundle
 from mobile_bilayer.export import bundle as export_bundle_module
 from mobile_bilayer.export import executorch as executorch_module
 from mobile_bilayer.export.backends import BACKENDS
 from mobile_bilayer.export.executorch import Lowered
+
+from mobile_bilayer import Bundle
 from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.weights import load_student, save_student
 

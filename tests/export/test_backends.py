@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export.backends import BACKENDS, EXECUTORCH, check_qnn
 from mobile_bilayer.export.bundle import PRECISIONS, TOLERANCES, USUAL, Proof, export_bundle, export_proven
 from mobile_bilayer.export.executorch import Lowered, lower_exported
 from mobile_bilayer.export.program_file import DelegatedCoreML, check_program, read_program
+
+from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS, MethodSpec, TensorSpec
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobile_bilayer import MobileBilayerError
-from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
 from mobile_bilayer.quantization.calibrate import refuse_int8_outside
 from mobile_bilayer.quantization.recipes import Recipe, RecipeQuantizer
 

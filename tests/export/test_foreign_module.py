@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from foreign_network import Network
-
-from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export.bundle import (
     Proof,
@@ -19,6 +17,8 @@ from mobile_bilayer.export.bundle import (
 )
 from mobile_bilayer.export.contract import check_network, load_module
 from mobile_bilayer.export.executorch import EncodeAvatar, GraphProgram, RenderLayers, export_methods, lower
+
+from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.runtime.manifest import MethodSpec
 from mobile_bilayer.runtime.program import Program
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 pytest.importorskip("torchmetrics", reason="LPIPS takes its heads from torchmetrics")
-from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.export.executorch import HalfTrunk
+
+from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization import compare
 from mobile_bilayer.quantization.compare import FLOAT, Row, compare_precisions, comparison_table, write_comparison
 from mobile_bilayer.runtime.manifest import CORE_ML
