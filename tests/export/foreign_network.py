@@ -14,13 +14,11 @@ POINTS = 144
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 48, 3, 2, 1), nn.ReLU(), nn.Conv2d(48, 6, 3, 1, 1)
-        )
-        self.read, self.person = nn.Linear(2, 5), nn.Conv2d(6, 1, 1)
+        self.trunk = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 48, 3, 2, 1), nn.ReLU())
+        self.maps, self.read, self.person = nn.Conv2d(48, 6, 3, 1, 1), nn.Linear(2, 5), nn.Conv2d(6, 1, 1)
 
     def forward(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        maps = self.trunk(F.avg_pool2d(image * 2.0 - 1.0, 4))  # (1, 6, 16, 16)
+        maps = self.maps(self.trunk(F.avg_pool2d(image * 2.0 - 1.0, 4)))  # (1, 6, 16, 16)
         features = self.read(landmarks) + maps.mean((2, 3), keepdim=True)[:, :1].reshape(1, 1, 1)
         alpha = F.interpolate(self.person(maps), scale_factor=8.0, mode="bilinear", align_corners=False)
         return features, maps, torch.sigmoid(alpha)

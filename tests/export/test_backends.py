@@ -213,6 +213,24 @@ def test_EX1_the_export_loads_and_runs_the_file_and_records_the_runtime(foreign)
     assert all(spec.largest_error for spec in about.methods.values())
 
 
+def test_EX1_a_program_that_loads_and_does_not_run_is_refused(foreign, tmp_path, monkeypatch):
+    """XNNPACK finds out some shapes only when they come."""
+
+    class Broken:
+        def execute(self, _tensors):
+            raise RuntimeError("method->execute() failed with error 0x1")
+
+    def prove(student, bundle, *_):
+        bundle.program._methods["encode_avatar"] = Broken()
+        return module._worst(student, [bundle.program], foreign.inputs, "fp32")
+
+    monkeypatch.setattr(module, "lower", lambda *_: foreign.lowered)
+    monkeypatch.setattr(module, "_prove", prove)
+    with pytest.raises(MobileBilayerError, match="can't run encode_avatar .*0x1"):
+        export_bundle(foreign.weights, foreign.prepared, tmp_path / "out", "fp32", module=FACTORY)
+    assert not list(tmp_path.iterdir())
+
+
 # What is asked for
 
 
