@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quantization.calibrate import check_examples, int8_convolutions, quantize, refuse_int8_outside
+from mobile_bilayer.quantization.equalize import equalized
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
+from mobile_bilayer.student.network import FrameTrunk
 
 PRECISIONS = BACKENDS["xnnpack"].precisions
 INT8 = ("int8", "w8a8")  # one graph: ExecuTorch's word for it, and Core ML's
@@ -131,6 +133,8 @@ def export_methods(
     recipe = recipe or Recipe()
     for name in methods:
         check_examples(calibration[name], name, quantized)
+    if quantized and isinstance(getattr(student.frame, "trunk", None), FrameTrunk) and "render_layers" in methods:
+        student = equalized(student, calibration["render_layers"])
     modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
     exported = {}
     with warnings.catch_warnings():
@@ -143,7 +147,7 @@ def export_methods(
             if quantized:
                 if not int8_convolutions(exported[name].graph_module):
                     exported[name] = torch.export.export(
-                        quantize(exported[name].module(), inputs, recipe, name), inputs[0]
+                        quantize(exported[name].module(), inputs, recipe.of(name), name), inputs[0]
                     )
                 refuse_int8_outside(exported[name].graph_module, recipe, name)
     return exported

@@ -440,7 +440,10 @@ def quantize(
     prepared: Annotated[Path, typer.Argument(help="Prepared clips, to calibrate on, to train on and to compare with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write; of the two reports, a folder for tables.")],
     calibration: Annotated[int, typer.Option(help="Pairs to calibrate on.")] = 128,
-    observer: Annotated[str, typer.Option(help="How ranges are found: histogram, minmax or moving.")] = "histogram",
+    observer: Annotated[
+        str | None,
+        typer.Option(help="How ranges are found: histogram, minmax or moving. Default: minmax a photo, histogram a frame.", show_default=False),
+    ] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Train on with int8's rounding first. Ctrl-C is safe: the same command continues.")] = False,
     minutes: Annotated[float | None, typer.Option(help="With --qat: end after so many minutes of training in all.")] = None,
     steps: Annotated[int | None, typer.Option(help="With --qat: end after so many steps in all.")] = None,
@@ -461,7 +464,7 @@ def quantize(
     """Make an int8 bundle of float weights, and prove it. Or see what int8 costs: --sensitivity, --compare."""
     from mobile_bilayer.quantization.recipes import Recipe
 
-    recipe = Recipe(observer=observer)
+    recipe = Recipe(observer=observer, encoder_observer=observer) if observer else Recipe()
     if sum((qat, sensitivity, compare)) > 1:
         raise MobileBilayerError("--qat, --sensitivity and --compare are three things to do. Give one of them.")
     if not qat and (minutes is not None or steps is not None):

@@ -1,6 +1,7 @@
-"""Quantization-aware training: a float student learns on with its trunks rounded as int8 will round them.
+"""Quantization-aware training: a float student learns on with its frame trunk rounded as int8 will round it.
 
-Only the trunks become int8, so only they are exported and prepared; all around them stays the student that training knows.
+Only that trunk is exported and prepared; all around it stays the student that training knows. The encoder needs none of
+this: it runs once a photo, and its rounding does not flicker.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.calibrate import refuse_float, refuse_unseen
+from mobile_bilayer.quantization.equalize import equalized, without_map_gain
 from mobile_bilayer.quantization.recipes import Recipe, RecipeQuantizer
 from mobile_bilayer.student.network import Student
 from mobile_bilayer.student.weights import load_student, save_student
@@ -140,12 +142,8 @@ class Int8Trunk(nn.Module):
         return self
 
 
-def _networks(student: Student) -> dict[str, nn.Module]:
-    return {"encode_avatar": student.encoder, "render_layers": student.frame}
-
-
 def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student:
-    """A copy whose trunks are `AwareTrunk`, with ranges from a batch as `to_tensors` gives it."""
+    """An equalized copy whose frame trunk is an `AwareTrunk`, with ranges from a batch as `to_tensors` gives it."""
     outside = [part for part in recipe.int8 if part.split(".")[0] != "trunk"]
     if outside or recipe.activations != "int8":
         raise MobileBilayerError(
@@ -153,19 +151,19 @@ def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student
             "Leave --qat out."
         )
     student = copy.deepcopy(student).eval()
-    seen: dict[str, tuple[Tensor, ...]] = {}
-    hooks = [
-        network.trunk.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs))
-        for name, network in _networks(student).items()
-    ]
     arguments = batch["image"], batch["source_points"], batch["points"]
+    seen: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
+        code = student.encoder(*arguments[:2])
+        times = len(arguments[2]) // len(arguments[0])
+        of_driving = (x.repeat_interleave(times, 0) for x in (*code[:2], arguments[1]))
+        student = equalized(student, [(*of_driving, arguments[2])])
+        hook = student.frame.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
         student(*arguments)
-        for hook in hooks:
-            hook.remove()
-        for name, network in _networks(student).items():
-            network.trunk = AwareTrunk(network.trunk, tuple(x.detach() for x in seen[name]), recipe)
-        set_norms(student.modules(), learn=False)
+        hook.remove()
+    student.frame.trunk = AwareTrunk(student.frame.trunk, tuple(x.detach() for x in seen[0]), recipe)
+    set_norms(student.modules(), learn=False)
+    with torch.no_grad():
         student(*arguments)
     return student.eval()
 
@@ -173,19 +171,18 @@ def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student
 def float_student(student: Student) -> Student:
     """Its weights as a float student's, to be saved."""
     out = Student(student.config)
+    out.frame.map_gain = copy.deepcopy(student.frame.map_gain)
     state = {name: value for name, value in student.state_dict().items() if ".graph." not in name}
-    for name, network in (("encoder", student.encoder), ("frame", student.frame)):
-        state |= {f"{name}.trunk.{key}": value for key, value in network.trunk.float_state().items()}
+    state |= {f"frame.trunk.{name}": value for name, value in student.frame.trunk.float_state().items()}
     missing, unexpected = out.load_state_dict(state, strict=False)
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
-    return out.eval()
+    return without_map_gain(out).eval()
 
 
 def converted_student(student: Student, recipe: Recipe) -> Student:
-    """Its trunks in int8, with the ranges that they learned: for `export_bundle(trained=)`."""
+    """Its frame trunk in int8, with the ranges that it learned: for `export_bundle(trained=)`."""
     out = copy.deepcopy(student)
-    for name, network in _networks(out).items():
-        network.trunk = Int8Trunk(network.trunk.converted(recipe, name))
+    out.frame.trunk = Int8Trunk(out.frame.trunk.converted(recipe, "render_layers"))
     return out
 
 

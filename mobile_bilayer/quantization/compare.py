@@ -67,7 +67,7 @@ def variant_program(student: Student, name: str, inputs: dict[str, list], recipe
     if name == "fp16 weights":
         return lower(with_half_trunks(student), inputs, "fp32", explained=CASTS).data
     assert name in ("int8 weights", "int8"), name
-    return lower(student, inputs, "int8", replace(recipe, activations="int8" if name == "int8" else "float")).data
+    return lower(student, inputs, "int8", recipe if name == "int8" else replace(recipe, activations="float")).data
 
 
 def compare_precisions(

@@ -25,11 +25,13 @@ from mobile_bilayer.export.bundle import real_inputs
 from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.calibrate import check_examples, quantize
+from mobile_bilayer.quantization.equalize import equalized
 from mobile_bilayer.quantization.recipes import STAYS_FLOAT, Recipe
 from mobile_bilayer.student.network import IMAGE_PX, Student
 from mobile_bilayer.student.weights import load_student
 
 MEASURED_PAIRS = 12
+ENCODER_HEADS, FRAME_HEADS = ("map_head", "feature_head", "alpha_head"), ("top", "heads")
 Values = Callable[[Tensor], Tensor]
 
 
@@ -91,13 +93,13 @@ def measure_sensitivity(
     first = {name: values[: max(0, calibration)] for name, values in inputs.items()}
     for method, examples in first.items():
         check_examples(examples, method)
+    student = equalized(student, first["render_layers"])  # as it is exported
     pairs = [
         Pair(image, source, render[3])
         for (image, source), render in zip(inputs["encode_avatar"], inputs["render_layers"], strict=True)
     ][calibration:]
     encode, frame = EncodeAvatar(student.encoder).eval(), RenderLayers(student.frame).eval()
-    of_encoder = parts_of(student.encoder, ("map_head", "feature_head", "alpha_head"))
-    of_frame = parts_of(student.frame, ("read32", "heads"))
+    of_encoder, of_frame = parts_of(student.encoder, ENCODER_HEADS), parts_of(student.frame, FRAME_HEADS)
     whole = [("encoder", part) for part in of_encoder] + [("frame", part) for part in of_frame]
     whole += [("frame", part) for part in ("landmarks", "prior", "flow")]
     chosen = [(network, part) for network, part in whole if parts is None or part in parts]
@@ -124,7 +126,7 @@ def measure_sensitivity(
                     exported[method] = torch.export.export(module, first[method][0])
                 graph = copy.deepcopy(exported[method]).module()
                 used["encode" if network == "encoder" else "frame"] = quantize(
-                    graph, first[method], replace(recipe, int8=(part,)), method
+                    graph, first[method], replace(recipe.of(method), int8=(part,)), method
                 )
                 got = run(**used, pairs=pairs)
             damages.append(_damage(part, network, got, reference, lpips))

@@ -296,7 +296,7 @@ def _squares(x: Tensor) -> Tensor:
 
 
 class FrameTrunk(nn.Module):
-    """A U-Net from 64 px down to 8 and back: int8 when exported so."""
+    """A U-Net from 64 px down to 8 and up to 32: int8 when exported so."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -304,17 +304,28 @@ class FrameTrunk(nn.Module):
         self.stem = conv(config.fine_codes + 3 + 1 + 3, w64)
         self.enc32, self.enc16, self.enc8 = conv(w64, w32, 2), conv(w32, w16, 2), conv(w16, w8, 2)
         self.mid8, self.mid16, self.mid32 = Residual(w8), Residual(w16), Residual(w32)
-        self.to16, self.to32, self.to64 = mix(w8, w16), mix(w16, w32), mix(w32, w64)
-        self.up8, self.up16, self.up32 = Upsample(8), Upsample(16), Upsample(32)
-        self.dec64 = conv(w64, w64)
+        self.to16, self.to32 = mix(w8, w16), mix(w16, w32)
+        self.up8, self.up16 = Upsample(8), Upsample(16)
 
-    def forward(self, fine: Tensor, coarse: Tensor, map_features: Tensor) -> Tensor:
-        """fine (B, .., 64, 64), coarse and map_features (B, w32, 32, 32); returns (B, w64, 64, 64)."""
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """fine (B, .., 64, 64), coarse (B, w32, 32, 32); returns features (B, w64, 64, 64) and (B, w32, 32, 32), both >= 0."""
         x64 = self.stem(fine)
-        x32 = torch.relu(self.enc32(x64) + coarse + map_features)
+        x32 = torch.relu(self.enc32(x64) + coarse)
         x16 = self.enc16(x32)
         x16 = self.mid16(x16 + self.up8(self.to16(self.mid8(self.enc8(x16)))))
-        x32 = self.mid32(x32 + self.up16(self.to32(x16)))
+        return x64, self.mid32(x32 + self.up16(self.to32(x16)))
+
+
+class FrameTop(nn.Module):
+    """Back up to 64 px. Float when the trunk is int8: what is rounded here reaches flow, mask and paint, and flickers."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        w64, w32, _, _ = config.frame_widths
+        self.to64, self.up32, self.dec64 = mix(w32, w64), Upsample(32), conv(w64, w64)
+
+    def forward(self, x64: Tensor, x32: Tensor) -> Tensor:
+        """What the trunk returns; returns (B, w64, 64, 64)."""
         return self.dec64(x64 + self.up32(self.to64(x32)))
 
 
@@ -339,7 +350,8 @@ class FrameNetwork(nn.Module):
         if config.sigma_mouth:
             self.mouth = Mouth(config.sigma_mouth)
         self.read32 = nn.Linear(config.features + 3 + config.codes + 3, w32)
-        self.trunk = FrameTrunk(config)
+        self.map_gain = nn.Identity()  # of map features, by channel: `quantization.equalize` sets one
+        self.trunk, self.top = FrameTrunk(config), FrameTop(config)
         self.up32, self.up64 = Upsample(32), Upsample(64)
         # Flow x, flow y, blend, mask; and the paint's colours of four pixels, unless it is painted at 128 px.
         self.heads = nn.Conv2d(w64, 4 if config.paint_width else 16, 3, padding=1)
@@ -357,6 +369,9 @@ class FrameNetwork(nn.Module):
         for name in ("weight", "bias"):  # of weights from when what was splatted was read, as a 1x1 convolution
             if (before := f"{prefix}trunk.read32.{name}") in state:
                 state[f"{prefix}read32.{name}"] = state.pop(before).reshape_as(getattr(self.read32, name))
+        for name in list(state):  # and of weights from when all of the U-Net was the trunk
+            if name.startswith((f"{prefix}trunk.to64.", f"{prefix}trunk.dec64.")):
+                state[name.replace("trunk.", "top.", 1)] = state.pop(name)
         super()._load_from_state_dict(state, prefix, *args)
 
     def prior(self, source: Tensor, driving: Tensor) -> Tensor:
@@ -420,7 +435,7 @@ class FrameNetwork(nn.Module):
         fine = splat(fine, *gaussians(driving, self.centres64, 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
         prior = self.prior(source, driving)
-        x64 = self.trunk(torch.cat([fine, prior], 1), coarse, map_features)
+        x64 = self.top(*self.trunk(torch.cat([fine, prior], 1), coarse + self.map_gain(map_features)))
         colours = fine[:, config.fine_codes : -1]
         if config.sigma_mouth:
             mouth, inside = self.mouth(source, driving, landmark_colours, self.centres64)

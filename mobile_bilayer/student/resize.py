@@ -22,8 +22,8 @@ LAYERS = {
     "frame.trunk.mid32": ("32", "32"),
     "frame.trunk.to16": ("16", "8"),
     "frame.trunk.to32": ("32", "16"),
-    "frame.trunk.to64": ("64", "32"),
-    "frame.trunk.dec64": ("64", "64"),
+    "frame.top.to64": ("64", "32"),
+    "frame.top.dec64": ("64", "64"),
     "frame.heads": (None, "64"),
     "frame.paint_mix": (None, "64"),
 }

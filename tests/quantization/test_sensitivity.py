@@ -5,11 +5,15 @@ import json
 
 import pytest
 import torch
+from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers
 
 from mobile_bilayer import MobileBilayerError
 from mobile_bilayer.capture.images import read_image
-from mobile_bilayer.quantization.recipes import STAYS_FLOAT
+from mobile_bilayer.pose.head import POINTS
+from mobile_bilayer.quantization.recipes import STAYS_FLOAT, Recipe
 from mobile_bilayer.quantization.sensitivity import (
+    ENCODER_HEADS,
+    FRAME_HEADS,
     Damage,
     measure_sensitivity,
     parts_of,
@@ -50,12 +54,23 @@ def test_the_prior_in_int8_harms_the_flow_more_than_a_block_of_the_trunk(files, 
 
 def test_every_block_with_weights_is_a_part_and_all_that_stays_float():
     student = Student(SIZES["XS"])
-    assert parts_of(student.frame, ("heads",))[:4] == ["trunk", "trunk.stem", "trunk.enc32", "trunk.enc16"]
+    assert parts_of(student.frame, FRAME_HEADS)[:4] == ["trunk", "trunk.stem", "trunk.enc32", "trunk.enc16"]
     assert "trunk.up8" not in parts_of(student.frame, ())
-    for name in ("read32", "heads"):
-        assert hasattr(student.frame, name) and name in STAYS_FLOAT
-    for name in ("map_head", "feature_head", "alpha_head"):
-        assert hasattr(student.encoder, name) and name in STAYS_FLOAT
+    assert {*ENCODER_HEADS, *FRAME_HEADS} <= set(STAYS_FLOAT)
+
+
+def test_each_part_has_convolutions_that_a_recipe_finds_in_what_is_exported():
+    """One that has none would stop the measurement, after all those before it."""
+    student = Student(TINY).eval()
+    image, points = torch.rand(1, 3, 256, 256), torch.rand(1, POINTS, 2)
+    code = student.encoder(image, points)
+    for network, heads, module, example in (
+        (student.encoder, ENCODER_HEADS, EncodeAvatar(student.encoder), (image, points)),
+        (student.frame, FRAME_HEADS, RenderLayers(student.frame), (*code[:2], points, points)),
+    ):
+        convolutions = [n for n in torch.export.export(module, example).graph.nodes if "conv2d" in str(n.target)]
+        for part in parts_of(network, heads):
+            assert any(Recipe(int8=(part,)).holds(node) for node in convolutions), part
 
 
 def test_a_rounded_tensor_has_256_values_and_is_near():

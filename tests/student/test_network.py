@@ -235,9 +235,9 @@ def test_the_frame_network_is_small():
 def test_upsampling_is_the_same_exported_as_trained(student, monkeypatch):
     torch.manual_seed(2)
     x = torch.randn(1, 4, 32, 32)
-    trained = student.frame.trunk.up32(x)
+    trained = student.frame.top.up32(x)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    torch.testing.assert_close(student.frame.trunk.up32(x), trained, rtol=0, atol=1e-5)
+    torch.testing.assert_close(student.frame.top.up32(x), trained, rtol=0, atol=1e-5)
 
 
 def test_the_same_input_gives_the_same_output_and_is_left_unchanged(student):

@@ -62,7 +62,7 @@ def test_back_to_the_narrow_shape_nothing_is_lost_when_what_was_added_is_read_by
 def test_a_narrower_student_keeps_what_is_read_most(student):
     with torch.no_grad():
         student.frame.heads.weight[:, 1] = student.frame.trunk.enc32[0].weight[:, 1] = 0
-        student.frame.trunk.dec64[0].weight[:, 1] = 0
+        student.frame.top.dec64[0].weight[:, 1] = 0
     narrow = resized(student, replace(SMALL, frame_widths=(5, 6, 8, 8)))
     torch.testing.assert_close(narrow.frame.heads.weight, student.frame.heads.weight[:, [0, 2, 3, 4, 5]])
     assert all(value.isfinite().all() for value in layers(narrow))

@@ -129,7 +129,8 @@ def test_a_folder_that_is_not_there_is_named(student, tmp_path):
 
 
 def test_weights_from_before_render_the_same(tmp_path):
-    """When what was splatted was read in the trunk, by a 1x1 convolution, and a mouth's inside had one colour."""
+    """When what was splatted was read in the trunk, by a 1x1 convolution, and so was the last of the U-Net; and a mouth's
+    inside had one colour."""
     config = replace(TINY, sigma_mouth=0.025)
     torch.manual_seed(0)
     student = Student(config).eval()
@@ -139,6 +140,8 @@ def test_weights_from_before_render_the_same(tmp_path):
     def as_before(tensors, _):
         tensors["frame.trunk.read32.weight"] = tensors.pop("frame.read32.weight")[:, :, None, None]
         tensors["frame.trunk.read32.bias"] = tensors.pop("frame.read32.bias")
+        for name in [name for name in tensors if name.startswith("frame.top.")]:
+            tensors[name.replace("top", "trunk")] = tensors.pop(name)
         assert tensors.pop("frame.mouth.colours").shape[-1] == 3
 
     image, points = torch.rand(1, 3, 256, 256), torch.rand(1, POINTS, 2) - 0.5
