@@ -7,19 +7,32 @@ import json
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from mobile_bilayer.export.card import model_card
-from mobile_bilayer.export.coreml import IOS, choose_ios, convert_student, refuse_float_activations
+from mobile_bilayer.export.backends import BACKENDS, CORE_ML_DELEGATE, check_soc
+from mobile_bilayer.export.card import foreign_card, model_card
+from mobile_bilayer.export.contract import ALPHA, LAYERS_A, LAYERS_B, check_network, load_module
 from mobile_bilayer.export.coreml import PRECISIONS as CORE_ML_PRECISIONS
-from mobile_bilayer.export.coreml_tools import core_ml_runs_here, coremltools
-from mobile_bilayer.export.executorch import EXPLAINED, PRECISIONS, EncodeAvatar, Lowered, RenderLayers, lower
+from mobile_bilayer.export.coreml import choose_ios, convert_student, refuse_float_activations
+from mobile_bilayer.export.coreml_tools import IOS, core_ml_runs_here, coremltools
+from mobile_bilayer.export.executorch import (
+    EXPLAINED,
+    EncodeAvatar,
+    GraphProgram,
+    Lowered,
+    RenderLayers,
+    export_for,
+    lower,
+    lower_exported,
+)
+from mobile_bilayer.export.program_file import DelegatedCoreML, check_program
 from safetensors.numpy import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from mobile_bilayer.background import fill_behind
@@ -47,14 +60,18 @@ from mobile_bilayer.runtime.manifest import (
 )
 from mobile_bilayer.runtime.program import Program
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
-from mobile_bilayer.student.network import Student, size_of
+from mobile_bilayer.student.network import AvatarCode, Student, size_of
 from mobile_bilayer.student.weights import load_student
 
-BACKENDS = {"xnnpack": PRECISIONS, CORE_ML: CORE_ML_PRECISIONS}
-USUAL = {"xnnpack": "int8", CORE_ML: "fp16"}  # the precision, unless another is asked for
+# Of each backend; and the one that it has unless another is asked for.
+PRECISIONS = {name: about.precisions for name, about in BACKENDS.items()} | {CORE_ML: CORE_ML_PRECISIONS}
+USUAL = {name: about.usual for name, about in BACKENDS.items()} | {CORE_ML: "fp16"}
+RUN_HERE = (CORE_ML, *(name for name, about in BACKENDS.items() if about.runs_here))  # Core ML's by the evaluator
+RUN, EVALUATED, LOWERED = "run", "evaluated", "lowered only"
 QUANTIZED = ("int8", "w8a8")  # what a recipe is followed in
 CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8
 NOT_RUN = "not run here, as it runs on Apple's systems only"
+NO_RUNTIME = "not run here, as its runtime is not in ExecuTorch's Python package"
 COMPOSITE_PX = 64  # golden composites are a quarter of the size: the bundle stays small
 
 
@@ -127,7 +144,7 @@ TOLERANCES["palettized4"] = {
 }
 
 
-def real_inputs(student: Student, prepared: Path, pairs: int, seed: int) -> dict[str, list[tuple[Tensor, ...]]]:
+def real_inputs(student: nn.Module, prepared: Path, pairs: int, seed: int) -> dict[str, list[tuple[Tensor, ...]]]:
     """Inputs of both methods from prepared clips: different clips, any two frames of each."""
     clips = load_clips(prepared)
     rng = np.random.default_rng(seed)
@@ -137,7 +154,7 @@ def real_inputs(student: Student, prepared: Path, pairs: int, seed: int) -> dict
         source, target = rng.choice(len(clip), 2, replace=False)
         batch = to_tensors(default_collate([make_example(clip, int(source), [int(target)], NO_AUGMENTATION, rng)]))
         with torch.no_grad():
-            code = student.encoder(batch["image"], batch["source_points"])
+            code = AvatarCode(*student.encoder(batch["image"], batch["source_points"]))
         inputs["encode_avatar"].append((batch["image"], batch["source_points"]))
         inputs["render_layers"].append(
             (code.landmark_features, code.map_features, batch["source_points"], batch["points"])
@@ -145,7 +162,7 @@ def real_inputs(student: Student, prepared: Path, pairs: int, seed: int) -> dict
     return inputs
 
 
-def sample_inputs(student: Student, name: str, frame: int | None = None) -> dict[str, Tensor]:
+def sample_inputs(student: nn.Module, name: str, frame: int | None = None) -> dict[str, Tensor]:
     """A sample photo and a frame of the shipped track (the one with the widest mouth by default), as networks take them."""
     rgb, landmarks = sample_photo(name)
     crop = head_crop(landmarks)
@@ -163,15 +180,15 @@ def sample_inputs(student: Student, name: str, frame: int | None = None) -> dict
     }
 
 
-def golden_vectors(student: Student, name: str = SAMPLES[0]) -> dict[str, np.ndarray]:
+def golden_vectors(student: nn.Module, name: str = SAMPLES[0]) -> dict[str, np.ndarray]:
     """Inputs of a public-domain photo, and what the float student makes of them. Every port reads these."""
     inputs = sample_inputs(student, name)
     image, source, driving = inputs["image"], inputs["source_points"][None], inputs["driving_points"][None]
     with torch.no_grad():
-        code = student.encoder(image[None].float() / 255, source)
+        code = AvatarCode(*student.encoder(image[None].float() / 255, source))
         # What is stored is what goes in: features as fp16.
         features, maps = code.landmark_features.half().float(), code.map_features.half().float()
-        layers = student.frame(features, maps, source, driving)
+        layers = Layers(*student.frame(features, maps, source, driving))
         stored = Layers(layers.a.half().float(), layers.b.half().float())
         texture = torch.nn.functional.avg_pool2d(image[None].float(), 256 // COMPOSITE_PX).round().byte()
         alpha = torch.nn.functional.interpolate(code.alpha, size=COMPOSITE_PX, mode="area")[0, 0].numpy()
@@ -194,7 +211,9 @@ def golden_vectors(student: Student, name: str = SAMPLES[0]) -> dict[str, np.nda
 
 
 def compare(
-    student: Student, program: Program | CoreMLProgram, inputs: dict[str, list[tuple[Tensor, ...]]]
+    student: nn.Module,
+    program: Program | CoreMLProgram | DelegatedCoreML | GraphProgram,
+    inputs: dict[str, list[tuple[Tensor, ...]]],
 ) -> dict[str, Tolerance]:
     """Errors of a program against the float student, on real inputs: largest and mean of each output."""
     found: dict[str, list[np.ndarray]] = {}
@@ -243,20 +262,52 @@ def refuse_over_tolerance(errors: dict[str, Tolerance], precision: str) -> None:
 
 @dataclass(frozen=True)
 class _Made:
-    """A student's program for one backend: its name, its files, and what it needs."""
+    """A student's program for one backend: its name, its files, what it needs, and what is outside the delegate."""
 
     backend: str
     name: str
     files: dict[str, bytes]
     minimum_runtime: str
     undelegated: dict[str, list[str]]
+    share: float = 1.0
 
 
-def _executorch(name: str, lowered: Lowered) -> _Made:
-    return _Made("xnnpack", name, {name: lowered.data}, "executorch 1.5.1", lowered.undelegated)
+@dataclass(frozen=True)
+class Proof:
+    """What was found out about an exported program before it was written.
+
+    how     "run": as on a phone; "evaluated": what the file says was computed; "lowered only": the file was read
+    checks  what was done and what was not, a sentence each
+    errors  of each output against the float student, in what was computed: of a program that was lowered only, the graph
+            in torch from which it was lowered
+    share   of all operators, those in the delegate
+    """
+
+    how: str
+    checks: tuple[str, ...]
+    errors: dict[str, Tolerance]
+    share: float
+
+    def of_allowed(self, precision: str) -> dict[str, float]:
+        """Of each output its error, as a share of the one that is allowed: at worst or on average, whichever is more."""
+        allowed = TOLERANCES[precision]
+        return {
+            name: max(error.largest / allowed[name].largest, error.mean / allowed[name].mean)
+            for name, error in self.errors.items()
+        }
 
 
-def export_bundle(
+def _executorch(name: str, lowered: Lowered, backend: str, precision: str) -> _Made:
+    runtime = BACKENDS[backend].minimum_runtime(precision)
+    return _Made(backend, name, {name: lowered.data}, runtime, lowered.undelegated, lowered.share)
+
+
+def export_bundle(weights: Path, prepared: Path, out: Path, *arguments: object, **options: object) -> Bundle:
+    """`export_proven`'s bundle."""
+    return export_proven(weights, prepared, out, *arguments, **options)[0]
+
+
+def export_proven(
     weights: Path,
     prepared: Path,
     out: Path,
@@ -269,76 +320,80 @@ def export_bundle(
     backend: str = "xnnpack",
     ios: int | None = None,
     image_input: bool = False,
-) -> Bundle:
+    module: str | None = None,
+    soc: str | None = None,
+) -> tuple[Bundle, Proof]:
     """Lower a student, compare the program with it on real inputs, and write a bundle folder.
 
-    weights      what `train student` wrote
+    weights      what `train student` wrote; with `module`, what its factory takes
     prepared     prepared clips to calibrate on and to compare with
     out          folder to write; an older bundle there is replaced, anything else is not
-    precision    of `BACKENDS`; by default the backend's usual one
+    precision    of `PRECISIONS`; by default the backend's usual one
     card         the model card's text; by default it is made from the facts in the weights
     recipe       what becomes int8; by default what ships
     calibration  pairs to calibrate on; by default `CALIBRATION_PAIRS`
     trained      the same weights with int8 trunks, from quantization-aware training
-    twin         whether ExecuTorch's int8 program is held against the same one in float, which takes as long again
-    backend      "xnnpack" (ExecuTorch) or "coreml"
+    twin         whether XNNPACK's int8 program is held against the same one in float, which takes as long again
+    backend      of `PRECISIONS`: ExecuTorch's are in backends.py, "coreml" makes Core ML packages
     ios          Core ML: the oldest iOS that is to run it; by default the oldest that can
     image_input  Core ML: encode_avatar takes a picture, not numbers
+    module       "package:factory" of a network of your own, which meets `contract.Network`
+    soc          QNN: the processor
 
     Raises MobileBilayerError, and writes nothing, when an output is over its tolerance, or when int8 saves no space. Warns
     when int8 is slower here.
     """
     out = Path(out)
-    if backend not in BACKENDS:
-        raise MobileBilayerError(f"The backend is {backend!r}; it must be one of {', '.join(BACKENDS)}.")
-    precision = precision or USUAL[backend]
-    if precision not in BACKENDS[backend]:
-        raise MobileBilayerError(
-            f"The precision is {precision!r}; for {backend} it must be one of {', '.join(BACKENDS[backend])}."
-        )
-    if precision not in QUANTIZED and (recipe or trained):
-        raise MobileBilayerError(
-            f"A recipe and int8 trunks are of {' and '.join(QUANTIZED)}, not of {precision}. Leave them out, or export one of these."
-        )
-    if backend == CORE_ML:
-        choose_ios(precision, ios)
-        refuse_float_activations(recipe)
-        coremltools()
-    elif ios is not None or image_input:
-        raise MobileBilayerError("An iOS target and image input are of Core ML. Leave them out, or export for coreml.")
+    precision = _check_options(backend, precision, recipe, trained, ios, image_input, soc)
     check_folder(out)
-    student, facts = load_student(weights)
+    student, facts = _load(weights, module)
+    samples = [sample_inputs(student, name) for name in SAMPLES[:2]]
+    photos = [(each["image"][None].float() / 255, each["source_points"][None]) for each in samples]
+    frames = [each["driving_points"][None] for each in samples]
+    check_network(student, photos, (frames[0], photos[0][1]))
     torch.manual_seed(0)
     pairs = CALIBRATION_PAIRS if calibration is None else max(0, calibration)
     inputs = real_inputs(student, prepared, pairs + CHECKED_PAIRS, seed=0)
     first = {name: values[:pairs] for name, values in inputs.items()}
     checked = {name: values[pairs:] for name, values in inputs.items()}
-    name = f"student-{size_of(student.config) or 'custom'}-256-{precision}-{backend}"
+    name = f"student-{_size(student)}-256-{precision}-{backend}"
+    graph_errors: dict[str, Tolerance] = {}
     if backend == CORE_ML:
         packages = convert_student(trained or student, first, precision, ios, image_input, recipe)
         files = {f"{name}/{path}": data for path, data in packages.files.items()}
         made = _Made(backend, name, files, IOS[packages.ios], {method: [] for method in METHODS})
+    elif BACKENDS[backend].runs_here:
+        lowered = lower(trained or student, first, precision, recipe)
+        made = _executorch(f"{name}.pte", lowered, backend, precision)
     else:
-        made = _executorch(f"{name}.pte", lower(trained or student, first, precision, recipe))
+        graphs = export_for(BACKENDS[backend], trained or student, first, precision, recipe)
+        graph_errors = compare(student, GraphProgram(graphs), checked)
+        refuse_over_tolerance(graph_errors, precision)
+        lowered = lower_exported(graphs, BACKENDS[backend], precision, soc=soc)
+        made = _executorch(f"{name}.pte", lowered, backend, precision)
+    identity = Path(weights).read_bytes() + (module or "").encode()
+    card = card or (model_card(student, facts) if module is None else foreign_card(student, module))
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        bundle = _write(aside, student, made, facts, weights, precision, out.name, card)
-        errors = _prove(student, bundle, checked)
-        if twin and precision == "int8":
+        bundle = _write(aside, student, made, identity, precision, out.name, card)
+        proof = _prove(student, bundle, checked, made.share, graph_errors)
+        if twin and (backend, precision) == ("xnnpack", "int8"):
             _compare_with_twin(bundle, student, checked)
+        of_file = proof.errors if proof.how != LOWERED else {}
         methods = {
-            name: replace(spec, largest_error={k: round(e.largest, 6) for k, e in errors.items() if _belongs(k, spec)})
+            name: replace(spec, largest_error={k: round(e.largest, 6) for k, e in of_file.items() if _belongs(k, spec)})
             for name, spec in bundle.manifest.methods.items()
         }
-        manifest = replace(bundle.manifest, methods=methods)
-        if backend == CORE_ML:
-            proof = _proof(errors, manifest).encode()
-            (aside / "PROOF.md").write_bytes(proof)
-            manifest = replace(manifest, sha256=manifest.sha256 | {"PROOF.md": hashlib.sha256(proof).hexdigest()})
+        text = _proof_text(proof, precision).encode()
+        (aside / "PROOF.md").write_bytes(text)
+        sha256 = bundle.manifest.sha256 | {"PROOF.md": hashlib.sha256(text).hexdigest()}
+        manifest = replace(bundle.manifest, methods=methods, sha256=sha256)
         (aside / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that this is the evaluator is known
-            Bundle.open(aside).verify()
+        written = Bundle.open(aside)
+        if backend in RUN_HERE:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that this is the evaluator is known
+                written.verify()
         aside.chmod(0o755)
         old = Path(f"{aside}.old")
         if out.exists():
@@ -347,7 +402,99 @@ def export_bundle(
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Bundle.open(out)
+    return Bundle.open(out), proof
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bundle of `export_all`: where it is and what was found out, or why there is none."""
+
+    backend: str
+    precision: str
+    path: Path
+    size: int = 0
+    proof: Proof | None = None
+    failure: str = ""
+
+
+def export_all(
+    weights: Path,
+    prepared: Path,
+    out: Path,
+    on_progress: Callable[[str, int, int | None], None] | None = None,
+    **options: object,
+) -> list[Row]:
+    """A bundle for each backend in its usual precision, as OUT/student-S-256-int8-xnnpack. One that fails loses no other.
+
+    QNN is left out: its programs are for one processor, and need an SDK.
+
+    Raises MobileBilayerError when not even a beginning can be made: the weights or the clips are none.
+    """
+    out = Path(out)
+    if out.is_file() or (out / "manifest.json").exists():
+        raise MobileBilayerError(
+            f"{out} is one bundle or a file; a folder for several is needed. Choose another output."
+        )
+    backends = [name for name in PRECISIONS if name != "qnn"]
+    student = _load(weights, options.get("module"))[0]
+    load_clips(prepared)
+    rows = []
+    for done, backend in enumerate(backends):
+        if on_progress:
+            on_progress("Exporting", done, len(backends))
+        path = out / f"student-{_size(student)}-256-{USUAL[backend]}-{backend}"
+        row = Row(backend, USUAL[backend], path)
+        try:
+            bundle, proof = export_proven(weights, prepared, path, backend=backend, **options)
+            row = replace(row, size=sum(len(data) for data in bundle.contents.values()), proof=proof)
+        except MobileBilayerError as error:
+            row = replace(row, failure=str(error))
+        rows.append(row)
+    if on_progress:
+        on_progress("Exporting", len(backends), len(backends))
+    return rows
+
+
+def _check_options(
+    backend: str,
+    precision: str | None,
+    recipe: Recipe | None,
+    trained: Student | None,
+    ios: int | None,
+    image_input: bool,
+    soc: str | None,
+) -> str:
+    """The precision. Raises MobileBilayerError for what does not go together, or can't be done here: before the long work."""
+    if backend not in PRECISIONS:
+        raise MobileBilayerError(f"The backend is {backend!r}; it must be one of {', '.join(PRECISIONS)}.")
+    precision = precision or USUAL[backend]
+    if precision not in PRECISIONS[backend]:
+        raise MobileBilayerError(
+            f"The precision is {precision!r}; for {backend} it must be one of {', '.join(PRECISIONS[backend])}."
+        )
+    if precision not in QUANTIZED and (recipe or trained):
+        raise MobileBilayerError(
+            f"A recipe and int8 trunks are of {' and '.join(QUANTIZED)}, not of {precision}. Leave them out, or export one of these."
+        )
+    check_soc(backend, soc)
+    if backend == CORE_ML:
+        choose_ios(precision, ios)
+        coremltools()
+    elif ios is not None or image_input:
+        raise MobileBilayerError("An iOS target and image input are of Core ML. Leave them out, or export for coreml.")
+    if precision == "w8a8":
+        refuse_float_activations(recipe)
+    if backend in BACKENDS:
+        BACKENDS[backend].check()
+    return precision
+
+
+def _load(weights: Path, module: str | None) -> tuple[nn.Module, dict[str, object]]:
+    return load_student(weights) if module is None else (load_module(module, Path(weights)), {})
+
+
+def _size(student: nn.Module) -> str:
+    return (size_of(student.config) if isinstance(student, Student) else None) or "custom"
 
 
 def _compare_with_twin(bundle: Bundle, student: Student, inputs: dict[str, list[tuple[Tensor, ...]]]) -> None:
@@ -361,40 +508,81 @@ def _compare_with_twin(bundle: Bundle, student: Student, inputs: dict[str, list[
 
 
 def _prove(
-    student: Student, bundle: Bundle, inputs: dict[str, list[tuple[Tensor, ...]]]
-) -> dict[str, Tolerance]:
-    """Errors of the bundle's program, as it was written, in all that can run it here. Raises when they are too large."""
+    student: nn.Module,
+    bundle: Bundle,
+    inputs: dict[str, list[tuple[Tensor, ...]]],
+    share: float,
+    graph_errors: dict[str, Tolerance],
+) -> Proof:
+    """What can be found out here about the bundle's program, as it was written. Raises when an error is too large."""
     about = bundle.manifest
-    if about.backend != CORE_ML:
-        programs: list[Program | CoreMLProgram] = [bundle.program]
-    else:
+    if about.backend == CORE_ML:
         engines = ["evaluator", *(["Core ML"] if core_ml_runs_here() else [])]
         programs = [CoreMLProgram(bundle.packages(), about.methods, bundle.where, engine) for engine in engines]
+        checks = [
+            "Our evaluator of the packages' programs: run.",
+            f"Core ML itself: {'run' if core_ml_runs_here() else NOT_RUN}.",
+        ]
+        return Proof(
+            RUN if core_ml_runs_here() else EVALUATED,
+            tuple(checks),
+            _worst(student, programs, inputs, about.precision),
+            share,
+        )
+    backend = BACKENDS[about.backend]
+    methods = check_program(bundle.contents[about.program], about.methods, backend.delegate, bundle.where)
+    named = sorted({operator for spec in about.methods.values() for operator in spec.undelegated})
+    outside = f"outside it: {', '.join(named)}" if named else "none is outside"
+    read = f"The file, read again: both methods, shapes as the manifest says, {share:.1%} of the operators in {backend.delegate}, {outside}."
+    if backend.runs_here:
+        return Proof(
+            RUN,
+            (f"The file in ExecuTorch's runtime, with {backend.title}: run.", read),
+            _worst(student, [bundle.program], inputs, about.precision),
+            share,
+        )
+    graph = "The graph in torch, as it was before it was lowered: run."
+    if about.backend == CORE_ML_DELEGATE:
+        errors = _worst(student, [DelegatedCoreML(methods, bundle.where)], inputs, about.precision)
+        checks = [
+            "Our evaluator of the Core ML programs inside the file: run.",
+            graph,
+            read,
+            f"Core ML itself: {NOT_RUN}.",
+        ]
+        return Proof(EVALUATED, tuple(checks), errors, share)
+    return Proof(LOWERED, (graph, read, f"{backend.title} itself: {NO_RUNTIME}."), graph_errors, share)
+
+
+def _worst(
+    student: nn.Module, programs: list, inputs: dict[str, list[tuple[Tensor, ...]]], precision: str
+) -> dict[str, Tolerance]:
+    """Errors of all programs together. Raises MobileBilayerError when one is over its tolerance."""
     worst: dict[str, Tolerance] = {}
     for program in programs:
         errors = compare(student, program, inputs)
-        refuse_over_tolerance(errors, about.precision)
+        refuse_over_tolerance(errors, precision)
         for name, error in errors.items():
             before = worst.get(name, Tolerance(0, 0))
             worst[name] = Tolerance(max(before.largest, error.largest), max(before.mean, error.mean))
     return worst
 
 
-def _proof(errors: dict[str, Tolerance], about: Manifest) -> str:
-    """PROOF.md of a Core ML bundle: what was run, what was not, and how near it came."""
-    allowed = TOLERANCES[about.precision]
+def _proof_text(proof: Proof, precision: str) -> str:
+    """PROOF.md: what was run, what was not, and how near it came."""
+    allowed = TOLERANCES[precision]
     rows = [
         f"| {name} | {error.largest:.5f} ({allowed[name].largest}) | {error.mean:.6f} ({allowed[name].mean}) |"
-        for name, error in errors.items()
+        for name, error in proof.errors.items()
     ]
+    what = "The graph before it was lowered" if proof.how == LOWERED else "The program, read again from its files"
     return "\n".join(
         [
             "# What was checked",
             "",
-            f"The packages, read again from their files, against the float student on {CHECKED_PAIRS} real pairs of frames.",
+            f"{what}, against the float student on {CHECKED_PAIRS} real pairs of frames: {proof.how}.",
             "",
-            "- Our evaluator of the packages' programs: run.",
-            f"- Core ML itself: {'run' if core_ml_runs_here() else NOT_RUN}.",
+            *(f"- {check}" for check in proof.checks),
             "",
             "| output | largest error (allowed) | mean error (allowed) |",
             "|---|---|---|",
@@ -411,7 +599,11 @@ def check_folder(out: Path) -> None:
     if out.exists() or out.is_symlink():
         try:
             names = Manifest.from_json((out / "manifest.json").read_bytes(), str(out)).sha256
-            known = {"manifest.json", *names, *(str(folder) for name in names for folder in PurePosixPath(name).parents)}
+            known = {
+                "manifest.json",
+                *names,
+                *(str(folder) for name in names for folder in PurePosixPath(name).parents),
+            }
             others = sorted(name for file in out.rglob("*") if (name := file.relative_to(out).as_posix()) not in known)
         except (OSError, MobileBilayerError) as error:
             raise MobileBilayerError(f"{out} exists and is no bundle we know. Choose another output.") from error
@@ -434,13 +626,12 @@ def _belongs(name: str, spec: MethodSpec) -> bool:
 
 def _write(
     folder: Path,
-    student: Student,
+    student: nn.Module,
     made: _Made,
-    facts: dict[str, object],
-    weights: Path,
+    identity: bytes,
     precision: str,
     name: str,
-    card: str | None,
+    card: str,
 ) -> Bundle:
     golden = golden_vectors(student)
     allowed = TOLERANCES[precision]
@@ -452,19 +643,17 @@ def _write(
     contents = {
         **made.files,
         "golden.safetensors": save(golden, {"tolerances": json.dumps(tolerances), "photo": SAMPLES[0]}),
-        "MODEL_CARD.md": (card or model_card(student, facts)).encode(),
+        "MODEL_CARD.md": card.encode(),
     }
     template = face_template()
-    config = student.config
     points = (1, POINTS, 2)
-    features = TensorSpec("landmark_features", (1, POINTS, config.features + 3))
-    maps = TensorSpec("map_features", (1, config.frame_widths[1], 32, 32))
+    features, maps = (TensorSpec(k, golden[k].shape) for k in FEATURES)
     undelegated = {m: {op: EXPLAINED[op] for op in ops} for m, ops in made.undelegated.items()}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=name,
-        student=hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
-        size=size_of(student.config) or "custom",
+        student=hashlib.sha256(identity).hexdigest()[:16],
+        size=_size(student),
         precision=precision,
         backend=made.backend,
         minimum_runtime=made.minimum_runtime,
@@ -473,12 +662,12 @@ def _write(
         methods={
             "encode_avatar": MethodSpec(
                 (TensorSpec("image", (1, 3, 256, 256), 0, 1), TensorSpec("source_landmarks", points)),
-                (features, maps, TensorSpec("alpha", (1, 1, 128, 128), 0, 1)),
+                (features, maps, TensorSpec("alpha", ALPHA, 0, 1)),
                 undelegated["encode_avatar"],
             ),
             "render_layers": MethodSpec(
                 (features, maps, TensorSpec("source_landmarks", points), TensorSpec("landmarks", points)),
-                (TensorSpec("layers_a", (1, 4, 64, 64)), TensorSpec("layers_b", (1, 3, 128, 128), -1, 1)),
+                (TensorSpec("layers_a", LAYERS_A), TensorSpec("layers_b", LAYERS_B, -1, 1)),
                 undelegated["render_layers"],
             ),
         },
@@ -498,12 +687,10 @@ def _write(
     return Bundle.open(folder)
 
 
-def program_bundle(
-    folder: Path, student: Student, program: bytes, facts: dict[str, object], weights: Path
-) -> Bundle:
+def program_bundle(folder: Path, student: Student, program: bytes, facts: dict[str, object], weights: Path) -> Bundle:
     """A bundle around any program of a student's two methods, to measure it: written to a folder that is thrown away."""
-    made = _executorch("measured.pte", Lowered(program, {name: [] for name in METHODS}))
-    return _write(folder, student, made, facts, weights, "fp32", "measured", None)
+    made = _executorch("measured.pte", Lowered(program, {name: [] for name in METHODS}), "xnnpack", "fp32")
+    return _write(folder, student, made, weights.read_bytes(), "fp32", "measured", model_card(student, facts))
 
 
 def _rows(points: np.ndarray) -> tuple:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from mobile_bilayer.student.network import Student
 
 
@@ -19,5 +21,18 @@ A student of `mobile_bilayer`: an avatar encoder ({encoder / 1e6:.2f} M paramete
   {facts.get("pairs", "?")} pairs of frames, {facts.get("minutes", "?")} minutes.
 - **Validation** (people kept out of training; L1 of [0, 1]): {validation or "not measured"}.
 - **Data and licence**: yours to fill in. Weights take over the limits of the data they were trained on.
+- **Intended use**: animating photos of people who agreed to it. Pictures made with it carry an "AI-generated" tag.
+"""
+
+
+def foreign_card(network: nn.Module, module: str) -> str:
+    """Of somebody else's network, of which nothing is known here."""
+    frame, encoder = (sum(p.numel() for p in part.parameters()) for part in (network.frame, network.encoder))
+    return f"""# Model card
+
+A network of its own, from `{module}`, exported by `mobile_bilayer`: an avatar encoder ({encoder / 1e6:.2f} M parameters, once a
+photo) and a frame network ({frame / 1e6:.2f} M parameters, every frame).
+
+- **Trained on**, **validation**, **data and licence**: yours to fill in.
 - **Intended use**: animating photos of people who agreed to it. Pictures made with it carry an "AI-generated" tag.
 """

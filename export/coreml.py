@@ -15,20 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mobile_bilayer.export.coreml_tools import coremltools, quietly
-from mobile_bilayer.export.executorch import export_methods
-from torch import Tensor
+from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, quietly
+from mobile_bilayer.export.executorch import explained_failure, export_methods
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
-from mobile_bilayer.student.network import Student
 
-# Of each precision the oldest iOS that has its operators; `ios_needed` asks the finished program as well.
-OLDEST_IOS = {"fp16": 15, "w8a8": 17, "palettized6": 16, "palettized4": 16}
 PRECISIONS = tuple(OLDEST_IOS)
-IOS = {15: "iOS 15 or macOS 12", 16: "iOS 16 or macOS 13", 17: "iOS 17 or macOS 14", 18: "iOS 18 or macOS 15"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def ios_needed(operators: list[str]) -> tuple[int, str]:
 
 
 def convert_student(
-    student: Student,
+    student: nn.Module,
     calibration: dict[str, list[tuple[Tensor, ...]]],
     precision: str,
     ios: int | None = None,
@@ -101,7 +97,8 @@ def convert_student(
     exported = export_methods(student, calibration, precision == "w8a8", recipe)
     for name, program in exported.items():
         pictures = ("image",) if image_input and name == "encode_avatar" else ()
-        package = convert(program, *METHODS[name], precision, ios, pictures)
+        with explained_failure(f"{name} can't be made a Core ML package"):
+            package = convert(program, *METHODS[name], precision, ios, pictures)
         files |= {f"{name}.mlpackage/{path}": data for path, data in package.items()}
     return Packages(files, ios)
 

@@ -1,14 +1,19 @@
-"""A student as an ExecuTorch program: lowered to XNNPACK, the trunks in int8 if asked for."""
+"""A student as an ExecuTorch program: exported, its trunks in int8 or fp16 if asked for, and lowered to a backend."""
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import EdgeProgramManager
+from executorch.exir.lowered_backend_module import get_lowered_submodules
+from mobile_bilayer.export.backends import BACKENDS, Backend
+from mobile_bilayer.export.coreml_tools import quietly
 from torch import Tensor, nn
 
 from mobile_bilayer.errors import MobileBilayerError
@@ -16,17 +21,18 @@ from mobile_bilayer.quantization.calibrate import check_examples, int8_convoluti
 from mobile_bilayer.quantization.equalize import equalized
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
-from mobile_bilayer.student.network import AvatarEncoder, FrameNetwork, FrameTrunk, Student
+from mobile_bilayer.student.network import FrameTrunk
 
-PRECISIONS = ("fp32", "int8")
-# Operators that may stay outside the delegate, and why. Today none needs to.
+PRECISIONS = BACKENDS["xnnpack"].precisions
+INT8 = ("int8", "w8a8")  # one graph: ExecuTorch's word for it, and Core ML's
+# Operators that may stay outside the delegate, and why. Today none needs to, in any backend.
 EXPLAINED: dict[str, str] = {}
 
 
 class EncodeAvatar(nn.Module):
     """The method that a phone calls once a photo."""
 
-    def __init__(self, encoder: AvatarEncoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.network = encoder
 
@@ -37,7 +43,7 @@ class EncodeAvatar(nn.Module):
 class RenderLayers(nn.Module):
     """The method that a phone calls every frame."""
 
-    def __init__(self, frame: FrameNetwork) -> None:
+    def __init__(self, frame: nn.Module) -> None:
         super().__init__()
         self.network = frame
 
@@ -47,16 +53,74 @@ class RenderLayers(nn.Module):
         return tuple(self.network(landmark_features, map_features, source_landmarks, landmarks))
 
 
+@contextmanager
+def explained_failure(what: str) -> Iterator[None]:
+    """What a converter raises, as an error for people: a network of their own may hold anything."""
+    try:
+        yield
+    except MobileBilayerError:
+        raise
+    except Exception as error:  # torch's, executorch's and coremltools' own, by what they don't know
+        first = (str(error).strip() or "no reason given").splitlines()[0][:300]
+        raise MobileBilayerError(
+            f"{what}: {type(error).__name__}: {first}. Rewrite that part of the network."
+        ) from error
+
+
+class HalfTrunk(nn.Module):
+    """A trunk whose weights, and what they are multiplied with, are float16."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.half_trunk = trunk.half()
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out = self.half_trunk(*(x.half() for x in inputs))
+        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
+
+
+def with_half_trunks(student: nn.Module) -> nn.Module:
+    """A copy whose trunks are float16. Landmarks, prior and heads stay float32, as in Core ML's packages."""
+    half = copy.deepcopy(student)
+    for part in (half.encoder, half.frame):
+        if not isinstance(getattr(part, "trunk", None), nn.Module):
+            raise MobileBilayerError(
+                f"{type(part).__name__} has no submodule `trunk`, so nothing would be fp16. Name what may be small so, or "
+                "export fp32."
+            )
+        part.trunk = HalfTrunk(part.trunk)
+    return half
+
+
 @dataclass(frozen=True)
 class Lowered:
-    """A program and what stayed outside the delegate: operator names by method."""
+    """A program and what stayed outside the delegate: operator names by method. `delegated` counts those inside."""
 
     data: bytes
     undelegated: dict[str, list[str]]
+    delegated: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Of all operators of both methods, those in the delegate."""
+        inside, outside = sum(self.delegated.values()), sum(map(len, self.undelegated.values()))
+        return inside / max(inside + outside, 1)
+
+
+class GraphProgram:
+    """Graphs of torch, called like `Program`: what a program is lowered from."""
+
+    def __init__(self, graphs: dict[str, torch.export.ExportedProgram]) -> None:
+        self._modules = {name: graph.module() for name, graph in graphs.items()}
+
+    @torch.no_grad()
+    def run(self, method: str, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Outputs of a method, float32."""
+        return [out.numpy() for out in self._modules[method](*map(torch.from_numpy, arrays))]
 
 
 def export_methods(
-    student: Student,
+    student: nn.Module,
     calibration: dict[str, list[tuple[Tensor, ...]]],
     quantized: bool,
     recipe: Recipe | None = None,
@@ -69,7 +133,7 @@ def export_methods(
     recipe = recipe or Recipe()
     for name in methods:
         check_examples(calibration[name], name, quantized)
-    if quantized and isinstance(student.frame.trunk, FrameTrunk) and "render_layers" in methods:
+    if quantized and isinstance(getattr(student.frame, "trunk", None), FrameTrunk) and "render_layers" in methods:
         student = equalized(student, calibration["render_layers"])
     modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
     exported = {}
@@ -78,7 +142,8 @@ def export_methods(
         for name in methods:
             # An example's memory layout becomes the program's: a permuted picture would bake in its strides.
             inputs = [tuple(x.contiguous() for x in example) for example in calibration[name]]
-            exported[name] = torch.export.export(modules[name].eval(), inputs[0])
+            with explained_failure(f"{name} can't be made a graph"):
+                exported[name] = torch.export.export(modules[name].eval(), inputs[0])
             if quantized:
                 if not int8_convolutions(exported[name].graph_module):
                     exported[name] = torch.export.export(
@@ -89,43 +154,82 @@ def export_methods(
 
 
 def lower(
-    student: Student,
+    student: nn.Module,
     calibration: dict[str, list[tuple[Tensor, ...]]],
     precision: str,
     recipe: Recipe | None = None,
     methods: tuple[str, ...] = tuple(METHODS),
     explained: Mapping[str, str] = EXPLAINED,
+    backend: str = "xnnpack",
 ) -> Lowered:
     """Export, quantize on real inputs, and lower the methods into one program.
 
     student      one whose trunks are int8 already, as quantization-aware training leaves them, keeps its ranges
     calibration  inputs of each method, at least one; the first also fixes the shapes
-    precision    "fp32" or "int8"
+    precision    of the backend's
     recipe       what becomes int8; by default what ships
     explained    operators that may stay outside the delegate
+    backend      of `BACKENDS`
 
     Raises MobileBilayerError when an operator stays outside the delegate without an explanation, or int8 was asked for
     and nothing became int8.
     """
-    if precision not in PRECISIONS:
-        raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    exported = export_methods(student, calibration, precision == "int8", recipe, methods)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside torch and executorch
-        edge = to_edge_transform_and_lower(exported, partitioner={name: [XnnpackPartitioner()] for name in exported})
+    about = BACKENDS[backend]
+    if precision not in about.precisions:
+        raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(about.precisions)}.")
+    exported = export_for(about, student, calibration, precision, recipe, methods)
+    return lower_exported(exported, about, precision, explained)
+
+
+def export_for(
+    backend: Backend,
+    student: nn.Module,
+    calibration: dict[str, list[tuple[Tensor, ...]]],
+    precision: str,
+    recipe: Recipe | None = None,
+    methods: tuple[str, ...] = tuple(METHODS),
+) -> dict[str, torch.export.ExportedProgram]:
+    """Both methods as graphs of torch, in the precision that they will have."""
+    if precision == "fp16" and not backend.chooses_fp16:
+        student = with_half_trunks(student)
+    return export_methods(student, calibration, precision in INT8, recipe, methods)
+
+
+def lower_exported(
+    exported: dict[str, torch.export.ExportedProgram],
+    backend: Backend,
+    precision: str,
+    explained: Mapping[str, str] = EXPLAINED,
+    soc: str | None = None,
+) -> Lowered:
+    """Graphs of torch, lowered into one program."""
+    with quietly():  # deprecations inside torch and executorch, and what partitioners have to say
+        with explained_failure(f"{backend.title} can't be lowered for"):
+            edge = backend.to_edge(exported, precision, soc)
         undelegated = {name: _outside(edge.exported_program(name).graph_module) for name in exported}
         for name, operators in undelegated.items():
             unexplained = sorted(set(operators) - set(explained))
             if unexplained:
                 raise MobileBilayerError(
-                    f"{name}: XNNPACK does not take {', '.join(unexplained)}. Rewrite them in the network, or explain them in EXPLAINED."
+                    f"{name}: {backend.title} does not take {', '.join(unexplained)}. Rewrite them in the network, or explain "
+                    "them in EXPLAINED."
                 )
-        return Lowered(edge.to_executorch().buffer, undelegated)
+        return Lowered(edge.to_executorch().buffer, undelegated, {name: _inside(edge, name) for name in exported})
+
+
+def _inside(edge: EdgeProgramManager, method: str) -> int:
+    """Operators that the delegate took."""
+    parts = get_lowered_submodules(edge.exported_program(method).graph_module)
+    return sum(len(_operators(lowered.original_module.graph_module)) for _, lowered, _ in parts)
 
 
 def _outside(graph: torch.fx.GraphModule) -> list[str]:
-    names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
-    return [n for n in (_short(name) for name in names) if n not in ("executorch_call_delegate", "getitem")]
+    return [name for name in _operators(graph) if name != "executorch_call_delegate"]
+
+
+def _operators(graph: torch.fx.GraphModule) -> list[str]:
+    names = [_short(str(node.target)) for node in graph.graph.nodes if node.op == "call_function"]
+    return [name for name in names if name != "getitem"]
 
 
 def _short(target: str) -> str:

@@ -345,48 +345,88 @@ def distill(
 
 @app.command(
     epilog="Examples:  mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle  ·  "
-    "mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle --backend coreml --precision w8a8"
+    "mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundle --backend coreml --precision w8a8  ·  "
+    "mobile-bilayer export runs/mine/student.safetensors --prepared prepared/ -o my-bundles --backend all  ·  "
+    "mobile-bilayer export mine.safetensors --module my_network:load --prepared prepared/ -o my-bundle"
 )
 def export(
-    weights: Annotated[Path, typer.Argument(help="What `train student` wrote.")],
+    weights: Annotated[Path, typer.Argument(help="What `train student` wrote; with --module, what its factory takes.")],
     prepared: Annotated[Path, typer.Option(help="Prepared clips, to calibrate on and to compare with.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.")],
-    backend: Annotated[str, typer.Option(help="xnnpack (ExecuTorch: Android, iOS, this machine) or coreml.")] = "xnnpack",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write; with --backend all, a folder of bundles.")],
+    backend: Annotated[
+        str,
+        typer.Option(help="xnnpack (Android, iOS, this machine), coreml (packages), vulkan, coreml-delegate, qnn (ExecuTorch), or all."),
+    ] = "xnnpack",
     precision: Annotated[
         str | None,
         typer.Option(
-            help="xnnpack: int8 (default) or fp32; coreml: fp16 (default), w8a8, palettized6 or palettized4.", show_default=False
+            help="xnnpack: int8 (default), fp32; coreml: fp16 (default), w8a8, palettized6, palettized4; "
+            "vulkan: fp16 (default), fp32, int8; coreml-delegate: fp16 (default), w8a8; qnn: fp16.",
+            show_default=False,
         ),
     ] = None,
     ios: Annotated[
-        int | None, typer.Option(help="Core ML: for this iOS and newer; default: the oldest that can.", show_default=False)
+        int | None, typer.Option(help="coreml: for this iOS and newer; default: the oldest that can.", show_default=False)
     ] = None,
-    image_input: Annotated[bool, typer.Option("--image-input", help="Core ML: the photo goes in as a picture.")] = False,
+    image_input: Annotated[bool, typer.Option("--image-input", help="coreml: the photo goes in as a picture.")] = False,
+    soc: Annotated[str | None, typer.Option(help="qnn: the processor, as SM8650.", show_default=False)] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(help="A network of your own: package:factory, called with WEIGHTS. Its code is run.", show_default=False),
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown; default: made from the weights' own facts.")] = None,
-) -> None:
+) -> int:
     """Write a bundle that a phone can load. Nothing is written unless the program does what the student does."""
     from mobile_bilayer.capture.images import check_input
 
     text = None if card is None else check_input(card, "model card").read_text("utf-8", "replace")
-    options = {"backend": backend, "precision": precision, "ios": ios, "image_input": image_input, "card": text}
-    _export(weights, prepared, output, **options)
+    if backend == "all":
+        if precision is not None or ios is not None or image_input or soc is not None:
+            raise MobileBilayerError("--backend all has the usual precisions. Leave --precision, --ios, --image-input and --soc out.")
+        return _export_all(weights, prepared, output, card=text, module=module)
+    options = {"backend": backend, "precision": precision, "ios": ios, "image_input": image_input, "soc": soc}
+    _export(weights, prepared, output, card=text, module=module, **options)
+    return 0
 
 
 def _export(weights: Path, prepared: Path, output: Path, **options: object) -> None:
-    """`export_bundle`, and what it found on pairs that it was not calibrated on."""
-    from mobile_bilayer.export.bundle import NOT_RUN, export_bundle
-    from mobile_bilayer.export.coreml_tools import core_ml_runs_here
-    from mobile_bilayer.runtime.manifest import CORE_ML
+    """`export_proven`, and what it found on pairs that it was not calibrated on."""
+    from mobile_bilayer.export.bundle import export_proven
 
     with out.status("Exporting; this takes some minutes"):
-        bundle = export_bundle(weights, prepared, output, **options)
+        bundle, proof = export_proven(weights, prepared, output, **options)
     size = sum(len(data) for data in bundle.contents.values())
-    errors = {k: v for spec in bundle.manifest.methods.values() for k, v in spec.largest_error.items()}
-    for name, error in errors.items():
-        out.print(f"{name:<18} at most {error:.5f} from the float student")
-    if bundle.manifest.backend == CORE_ML:
-        out.print(f"Needs {bundle.manifest.minimum_runtime}. Core ML itself: {'run' if core_ml_runs_here() else NOT_RUN}.")
+    for name, error in proof.errors.items():
+        out.print(f"{name:<18} at most {error.largest:.5f} from the float student")
+    for check in proof.checks:
+        out.print(check)
+    out.print(f"Needs {bundle.manifest.minimum_runtime}.")
     out.print(f"{output}: {size / 1e6:.2f} MB", soft_wrap=True)
+
+
+def _export_all(weights: Path, prepared: Path, output: Path, **options: object) -> int:
+    """Each backend's usual bundle, and one table of them. Exit code 1 when one failed."""
+    from mobile_bilayer.export.bundle import export_all
+
+    with _progress() as on_progress:
+        rows = export_all(weights, prepared, output, on_progress, **options)
+    table = Table("", title="Errors are shares of what is allowed", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for row in rows:
+        table.add_column(f"{row.backend}\n{row.precision}", justify="right", vertical="bottom", overflow="fold")
+    made = [row for row in rows if row.proof is not None]
+    table.add_row("size, MB", *("–" if row.proof is None else f"{row.size / 1e6:.2f}" for row in rows))
+    table.add_row("delegated", *("–" if row.proof is None else f"{row.proof.share:.1%}" for row in rows))
+    for name in made[0].proof.errors if made else ():
+        shares = ("–" if row.proof is None else f"{row.proof.of_allowed(row.precision)[name]:.0%}" for row in rows)
+        table.add_row(name, *shares)
+    table.add_row("proof", *("failed" if row.proof is None else row.proof.how for row in rows))
+    out.print(table)
+    for row in rows:
+        if row.proof is None:
+            out.print(f"{row.backend}: {row.failure}", soft_wrap=True, markup=False)
+        else:
+            out.print(str(row.path), soft_wrap=True, markup=False)
+    return 0 if len(made) == len(rows) else 1
 
 
 @app.command(

@@ -5,7 +5,6 @@ Core ML's palettized weights are no row here: outside macOS an evaluator compute
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import tempfile
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch import Tensor, nn
 
 from mobile_bilayer.capture.images import written_aside
 from mobile_bilayer.errors import MobileBilayerError
@@ -26,7 +24,7 @@ from mobile_bilayer.evaluation.fidelity import ClipRenders, evaluate_fidelity, p
 from mobile_bilayer.evaluation.methods import open_students, student_method
 from mobile_bilayer.evaluation.metrics import psnr
 from mobile_bilayer.export.bundle import CALIBRATION_PAIRS, program_bundle, real_inputs
-from mobile_bilayer.export.executorch import lower
+from mobile_bilayer.export.executorch import lower, with_half_trunks
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.quantization.twins import median_ms
@@ -62,26 +60,12 @@ class Row:
     jitter: float
 
 
-class HalfTrunk(nn.Module):
-    """A trunk whose weights, and what they are multiplied with, are float16."""
-
-    def __init__(self, trunk: nn.Module) -> None:
-        super().__init__()
-        self.half_trunk = trunk.half()
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        out = self.half_trunk(*(x.half() for x in inputs))
-        return tuple(x.float() for x in out) if isinstance(out, tuple) else out.float()
-
-
 def variant_program(student: Student, name: str, inputs: dict[str, list], recipe: Recipe) -> bytes:
     """The exported file of one of `VARIANTS`."""
     if name == "fp32":
         return lower(student, inputs, "fp32").data
     if name == "fp16 weights":
-        half = copy.deepcopy(student)
-        half.frame.trunk, half.encoder.trunk = HalfTrunk(half.frame.trunk), HalfTrunk(half.encoder.trunk)
-        return lower(half, inputs, "fp32", explained=CASTS).data
+        return lower(with_half_trunks(student), inputs, "fp32", explained=CASTS).data
     assert name in ("int8 weights", "int8"), name
     return lower(student, inputs, "int8", recipe if name == "int8" else replace(recipe, activations="float")).data
 

@@ -43,12 +43,13 @@ class Program:
         names = {"xnnpack": "XnnpackBackend"}
         if backend not in names or not runtime.backend_registry.is_available(names[backend]):
             raise MobileBilayerError(
-                f"{where} is made for the backend {backend!r}; here is {', '.join(sorted(names))} only. Export it for that one."
+                f"{where} is made for the backend {backend!r}, whose runtime is not in ExecuTorch's Python package: it runs on "
+                f"phones. Here, run the student's bundle for {', '.join(sorted(names))} (mobile-bilayer export --backend xnnpack)."
             )
         if data[4:6] != b"ET":
             raise MobileBilayerError(f"{where}: the program is no ExecuTorch file. Export or copy the bundle again.")
         self._lock = threading.Lock()
-        self._specs = methods
+        self._specs, self._where = methods, where
         try:
             # The runtime looks at the processor, and says so: on Python's stderr, which need not be the real one.
             with quiet_stderr(), redirect_stderr(StringIO()):
@@ -84,5 +85,10 @@ class Program:
                     f"{method} takes {wanted.name} as {wanted.shape} float32; got {array.shape} {array.dtype}."
                 )
             tensors.append(torch.from_numpy(np.ascontiguousarray(array)))
-        with self._lock:
-            return [out.numpy().copy() for out in self._methods[method].execute(tensors)]
+        try:
+            with self._lock:
+                return [out.numpy().copy() for out in self._methods[method].execute(tensors)]
+        except RuntimeError as error:  # XNNPACK looks at some of its operators only when they run
+            raise MobileBilayerError(
+                f"{self._where}: the ExecuTorch runtime here can't run {method} ({error}). Export it again, or in another precision."
+            ) from error

@@ -4,10 +4,12 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import foreign_network
 import pytest
 import torch
 from mobile_bilayer.export import bundle as export_bundle_module
 from mobile_bilayer.export import executorch as executorch_module
+from mobile_bilayer.export.backends import BACKENDS
 from mobile_bilayer.export.executorch import Lowered
 
 from mobile_bilayer import Bundle
@@ -85,3 +87,52 @@ def core_ml(exported, tmp_path_factory) -> Bundle:
         return export_bundle_module.export_bundle(
             exported.weights, exported.prepared, out, backend="coreml", image_input=True
         )
+
+
+@dataclass
+class Foreign:
+    """A network that is not ours: its weights, prepared clips, real inputs; and an XNNPACK program of it in float32.
+
+    The program holds, beside both methods, two faulty `render_layers`: another corner rule, and swapped channels.
+    """
+
+    weights: Path
+    prepared: Path
+    network: torch.nn.Module
+    inputs: dict[str, list[tuple[torch.Tensor, ...]]]
+    lowered: Lowered
+    bundle: Bundle
+
+
+@pytest.fixture(scope="session")
+def few_pairs():
+    """Exports calibrate on few pairs, and are checked on few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle_module, "CALIBRATION_PAIRS", 2)
+        patch.setattr(export_bundle_module, "CHECKED_PAIRS", 2)
+        yield
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory, write_clip, few_pairs) -> Foreign:
+    """Exported once through the command's function, for all tests here."""
+    folder = tmp_path_factory.mktemp("foreign")
+    prepared = folder / "prepared"
+    prepared.mkdir()
+    for identity in ("anna", "bert"):
+        write_clip(prepared / f"{identity}.safetensors", identity)
+    weights = foreign_network.save(folder / "mine.safetensors")
+    network = foreign_network.load(weights).eval()
+    inputs = export_bundle_module.real_inputs(network, prepared, 3, seed=1)
+    faults = {"corner": foreign_network.OtherCorners, "swap": foreign_network.SwappedChannels}
+    graphs = executorch_module.export_methods(network, inputs, False)
+    for name, fault in faults.items():
+        faulty = executorch_module.RenderLayers(fault(network.frame)).eval()
+        graphs[name] = torch.export.export(faulty, inputs["render_layers"][0])
+    lowered = executorch_module.lower_exported(graphs, BACKENDS["xnnpack"], "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle_module, "lower", lambda *_: lowered)
+        bundle = export_bundle_module.export_bundle(
+            weights, prepared, folder / "fp32", "fp32", module="foreign_network:load"
+        )
+    return Foreign(weights, prepared, network, inputs, lowered, bundle)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 pytest.importorskip("torchmetrics", reason="LPIPS takes its heads from torchmetrics")
+from mobile_bilayer.export.executorch import HalfTrunk
+
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization import compare
 from mobile_bilayer.quantization.compare import FLOAT, Row, compare_precisions, comparison_table, write_comparison
@@ -54,7 +56,7 @@ def test_half_precision_keeps_what_the_trunk_gives():
     x = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         wanted = trunk(x)
-        got = compare.HalfTrunk(trunk)(x)
+        got = HalfTrunk(trunk)(x)
     assert got.dtype == torch.float32 and 0 < (got - wanted).abs().max() < 0.01
 
 
