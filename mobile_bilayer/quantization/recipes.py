@@ -53,11 +53,8 @@ class Recipe:
         object.__setattr__(self, "int8", tuple(self.int8))
         if not self.int8:
             raise MobileBilayerError('int8 names no module, so nothing would be quantized. Try ("trunk",).')
-        for name in ("observer", "encoder_observer"):
-            if getattr(self, name) not in OBSERVERS:
-                raise MobileBilayerError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(OBSERVERS)}."
-                )
+        if self.observer not in OBSERVERS:
+            raise MobileBilayerError(f"observer is {self.observer!r}; it must be one of {', '.join(OBSERVERS)}.")
         if self.activations not in ("int8", "float"):
             raise MobileBilayerError(f"activations is {self.activations!r}; it must be int8 or float.")
 
