@@ -85,8 +85,8 @@ class Bundle:
                     stacklevel=2,
                 )
             return program
-        data = self.contents[self.manifest.program]
-        return Program(data, self.manifest.methods, self.manifest.backend, self.where)
+        about = self.manifest
+        return Program(self.contents[about.program], about.methods, about.backend, self.where, about.minimum_runtime)
 
     def packages(self) -> dict[str, bytes]:
         """Of a Core ML bundle: content by path below the program's folder."""
