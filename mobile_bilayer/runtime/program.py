@@ -11,7 +11,7 @@ import numpy as np
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
 from mobile_bilayer.runtime.manifest import MethodSpec
-from mobile_bilayer.runtime.program_file import check_format, check_version, quiet_runtime, why_not, words
+from mobile_bilayer.runtime.program_file import check_format, quiet_runtime, why_not, words
 
 
 class Program:
@@ -36,12 +36,11 @@ class Program:
             # The runtime looks at the processor, and says so: on Python's stderr, which need not be the real one.
             with quiet_stderr(), redirect_stderr(StringIO()):
                 self._program = runtime.load_program(data)
-                check_version(data, where, made_for)
                 self._methods = {name: self._program.load_method(name) for name in methods if name in self._program.method_names}
         except (RuntimeError, MemoryError) as error:
             raise MobileBilayerError(
                 f"{where}: the ExecuTorch runtime here can't load the program: {why_not(data, runtime, error)}. "
-                "Export it again with this version."
+                f"It is made for {made_for or 'another version'}: update executorch, or export it again."
             ) from error
         missing = set(methods) - set(self._methods)
         if missing:

@@ -123,22 +123,14 @@ def check_format(data: bytes, where: str, made_for: str = "") -> None:
             )
 
 
-def check_version(data: bytes, where: str, made_for: str = "") -> None:
-    """The same for the schema's version; only for data that the runtime has found to be consistent."""
-    got = _parsed().GetRootAs(data, 0).Version()
-    if got != SCHEMA_VERSION:
-        raise MobileBilayerError(
-            f"{where}: the program has the ExecuTorch schema version {got}{_made(made_for)}; the runtime here, {runtime_version()}, "
-            f"reads {SCHEMA_VERSION}. Update executorch, or use the version that the bundle is made for."
-        )
-
-
 def _made(made_for: str) -> str:
     return f" (made for {made_for[:40]})" if made_for else ""
 
 
 def why_not(data: bytes, runtime: Any, error: Exception) -> str:
     """Why the runtime did not take a program, in words: what it lacks, or else what its error code means."""
+    if newer := _newer(data):
+        return newer
     try:
         program = read_program(data, "")
     except MobileBilayerError:
@@ -176,19 +168,25 @@ def read_program(data: bytes, where: str) -> ProgramFile:
             runtime.load_program(data)
     except (RuntimeError, MemoryError) as error:
         raise MobileBilayerError(
-            f"{where}: the ExecuTorch runtime here can't read it: {words(error)}. Export or copy it again."
+            f"{where}: the ExecuTorch runtime here can't read it: {_newer(data) or words(error)}. Export or copy it again."
         ) from error
-    check_version(data, where)
     try:
         return _read(data)
     except Exception as error:  # what damage that is consistent leads to
         raise MobileBilayerError(f"{where} is damaged ({error or type(error).__name__}). Export or copy it again.") from error
 
 
-def _parsed() -> Any:
+def _newer(data: bytes) -> str | None:
+    """That a program's schema is newer than the runtime's, if it is."""
     from executorch.exir._serialize.generated.executorch_flatbuffer.Program import Program
 
-    return Program
+    try:
+        found = Program.GetRootAs(data, 0).Version()
+    except Exception:  # what damage leads to
+        return None
+    if not SCHEMA_VERSION < found < 1000:  # more is damage
+        return None
+    return f"it has the ExecuTorch schema version {found}; {runtime_version()} here reads {SCHEMA_VERSION}"
 
 
 def _read(data: bytes) -> ProgramFile:
@@ -226,7 +224,14 @@ def _tensor(value: Any) -> FileTensor | None:
     tensor = value.val
     if type(tensor).__name__ != "Tensor":
         return None
-    return FileTensor(tuple(tensor.sizes), tensor.scalar_type.name.lower(), tuple(tensor.dim_order))
+    return FileTensor(tuple(tensor.sizes), _dtype(tensor.scalar_type.name), tuple(tensor.dim_order))
+
+
+def _dtype(name: str) -> str:
+    """As numpy and torch call it."""
+    known = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16", "CHAR": "int8", "BYTE": "uint8", "SHORT": "int16"}
+    known |= {"INT": "int32", "LONG": "int64"}
+    return known.get(name, name.lower())
 
 
 def _delegated(delegate: Any, program: Any, data: bytes, base: int) -> Counter[str] | None:
