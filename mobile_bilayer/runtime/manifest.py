@@ -92,7 +92,7 @@ class Manifest:
         A manifest of version 1 becomes one of this version.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise MobileBilayerError(f"{where}: manifest.json is not JSON ({error}). Export or copy the bundle again.") from error
         read = _Reader(f"{where}: manifest.json")
@@ -129,6 +129,14 @@ class Manifest:
             if file not in manifest.sha256:
                 raise read.error(f"sha256 does not list the program {file}")
         return manifest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: readers disagree on which of two they take."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")
+    return values
 
 
 def template_points() -> tuple:
