@@ -239,7 +239,7 @@ def _reader(path: Path) -> Callable[[str], bytes]:
         raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a readable zip ({error}).") from error
     names = archive.namelist()
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise MobileBilayerError(f"{path} holds {twice[0][:99]!r} twice, and readers may differ in which they take. Zip the bundle again.")
+        raise MobileBilayerError(f"{path} holds {twice[0][:99]!r} twice, and readers may differ in which they take. Export the bundle again, and zip it once.")
     # File managers zip the folder itself: its name stands before each file's.
     inside = [name for name in names if name.count("/") == 1 and name.endswith("/manifest.json")]
     prefix = inside[0].removesuffix("manifest.json") if len(inside) == 1 and "manifest.json" not in names else ""

@@ -173,7 +173,9 @@ def read_program(data: bytes, where: str) -> ProgramFile:
     try:
         return _read(data)
     except Exception as error:  # what damage that is consistent leads to
-        raise MobileBilayerError(f"{where} is damaged ({error or type(error).__name__}). Export or copy it again.") from error
+        raise MobileBilayerError(
+            f"{where} is damaged ({error or type(error).__name__}). Export or copy it again."
+        ) from error
 
 
 def _newer(data: bytes) -> str | None:
@@ -195,7 +197,9 @@ def _read(data: bytes) -> ProgramFile:
 
     header = _get_extended_header(data)
     program = _flatbuffer_to_program(data[: header.program_size] if header else data)
-    methods = tuple(_method(plan, program, data, header.segment_base_offset if header else 0) for plan in program.execution_plan)
+    methods = tuple(
+        _method(plan, program, data, header.segment_base_offset if header else 0) for plan in program.execution_plan
+    )
     return ProgramFile(data[4:8].decode("ascii"), program.version, methods)
 
 
@@ -229,7 +233,14 @@ def _tensor(value: Any) -> FileTensor | None:
 
 def _dtype(name: str) -> str:
     """As numpy and torch call it."""
-    known = {"FLOAT": "float32", "DOUBLE": "float64", "HALF": "float16", "CHAR": "int8", "BYTE": "uint8", "SHORT": "int16"}
+    known = {
+        "FLOAT": "float32",
+        "DOUBLE": "float64",
+        "HALF": "float16",
+        "CHAR": "int8",
+        "BYTE": "uint8",
+        "SHORT": "int16",
+    }
     known |= {"INT": "int32", "LONG": "int64"}
     return known.get(name, name.lower())
 

@@ -36,7 +36,9 @@ VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "every other number": lambda x: np.repeat(x, 2, -1)[..., ::2],
     "odd strides where there is one": lambda x: np.lib.stride_tricks.as_strided(x, strides=(4, *x.strides[1:])),
     "read only": lambda x: np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
-    "not at a number's place in memory": lambda x: np.frombuffer(b"." + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape),
+    "not at a number's place in memory": lambda x: (
+        np.frombuffer(b"." + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    ),
 }
 
 
@@ -180,7 +182,9 @@ def test_operators_outside_of_delegates_are_counted_by_name():
     assert method.undelegated == {"aten::cumsum.out": 1} and method.share == 0 and method.backends == ()
 
 
-@pytest.mark.parametrize("change", [lambda d: d[:3000], lambda d: d[:40] + bytes(3000) + d[3040:], lambda d: b"", lambda d: b"text" * 99])
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:3000], lambda d: d[:40] + bytes(3000) + d[3040:], lambda d: b"", lambda d: b"text" * 99]
+)
 def test_a_damaged_file_is_refused_in_words(data, change):
     with pytest.raises(MobileBilayerError, match=r"me\.pte.*(Export|copy)"):
         read_program(change(data), "me.pte")
