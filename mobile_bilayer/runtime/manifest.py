@@ -1,4 +1,8 @@
-"""What a bundle says of itself: one schema, for the writer and for every reader."""
+"""What a bundle says of itself.
+
+manifest.schema.json says the same for readers in any language; a test holds the two together. The checks here are no
+schema's, so that errors are sentences.
+"""
 
 from __future__ import annotations
 
