@@ -60,9 +60,9 @@ class Bundle:
         Every file's sha256 is checked. Raises MobileBilayerError that says what is wrong.
         """
         path = shipped_bundle() if path is None else Path(path)
-        read = _reader(path)
+        read = bundle_reader(path)
         manifest = Manifest.from_json(read("manifest.json"), str(path))
-        _check_points(manifest, path)
+        check_points(manifest, path)
         contents = {}
         for name in REQUIRED:
             if name not in manifest.sha256:
@@ -205,7 +205,7 @@ class Bundle:
         return errors
 
 
-def _check_points(manifest: Manifest, path: Path) -> None:
+def check_points(manifest: Manifest, path: Path) -> None:
     """A program made for other points than those computed here would be fed the wrong ones."""
     template = face_template()
     here = {
@@ -225,7 +225,7 @@ def _check_points(manifest: Manifest, path: Path) -> None:
             )
 
 
-def _reader(path: Path) -> Callable[[str], bytes]:
+def bundle_reader(path: Path) -> Callable[[str], bytes]:
     """A function from a file name to its content, for a folder or a zip. It reads no more than `LARGEST` in all."""
     if path.is_dir():
         return _limited(lambda name, limit: _read_file(path / name, name, limit, path), path)
