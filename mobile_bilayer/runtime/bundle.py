@@ -236,7 +236,7 @@ def bundle_reader(path: Path) -> Callable[[str], bytes]:
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises what damage leads it to
-        raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a readable zip ({error}).") from error
+        raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a readable zip ({str(error)[:200]}).") from error
     names = archive.namelist()
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise MobileBilayerError(f"{path} holds {twice[0][:99]!r} twice, and readers may differ in which they take. Export the bundle again, and zip it once.")
@@ -292,4 +292,4 @@ def _read_member(archive: zipfile.ZipFile, name: str, limit: int, bundle: Path) 
     except Exception as error:  # zipfile raises what its codecs raise
         if isinstance(error, MobileBilayerError):
             raise
-        raise MobileBilayerError(f"{bundle}: {name} can't be unpacked ({error}). Copy the bundle again.") from error
+        raise MobileBilayerError(f"{bundle}: {name} can't be unpacked ({str(error)[:200]}). Copy the bundle again.") from error

@@ -420,6 +420,16 @@ def test_a_zip_entry_that_says_it_is_smaller_than_it_is_is_refused(folder):
     assert "golden.safetensors" in refusal(path)
 
 
+def test_a_zip_with_a_name_of_60_kB_is_refused_in_few_words(folder):
+    path = zipped(folder)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("manifest.json").header_offset
+    data[entry + 26 : entry + 28] = (60_000).to_bytes(2, "little")
+    path.write_bytes(data)
+    assert len(refusal(path)) < 1000
+
+
 def test_files_that_are_too_large_together_are_refused(folder, monkeypatch):
     monkeypatch.setattr(bundle_module, "LARGEST", 2**20)
     assert "larger than 1 MiB together" in refusal(folder)
