@@ -12,6 +12,8 @@ from safetensors.numpy import load, load_file, save
 from mobile_bilayer import Bundle
 from mobile_bilayer.runtime.bundle import CHANNELS, shipped_bundle
 
+PROGRAM = shipped_bundle() / f"{shipped_bundle().name}.pte"
+GOLDEN = shipped_bundle() / "golden.safetensors"
 SOURCE = Path(__file__).parents[2] / "export" / "runner"
 PARTS = ("landmark_features", "map_features", "alpha", "layers_a", "layers_b")
 
@@ -46,9 +48,8 @@ def here(runner, bundle, tmp_path_factory) -> dict[str, np.ndarray]:
     return run([runner], tmp_path_factory.mktemp("here"))
 
 
-def run(command: list, folder: Path, golden: Path = shipped_bundle() / "golden.safetensors") -> dict[str, np.ndarray]:
-    program = shipped_bundle() / f"{shipped_bundle().name}.pte"
-    done = subprocess.run([*command, program, golden, folder / "out.safetensors"], capture_output=True, text=True)
+def run(command: list, folder: Path, golden: Path = GOLDEN) -> dict[str, np.ndarray]:
+    done = subprocess.run([*command, PROGRAM, golden, folder / "out.safetensors"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return load_file(folder / "out.safetensors")
 
@@ -73,9 +74,7 @@ def test_the_runner_gives_what_python_gives(here, bundle):
 
 
 def test_a_frame_computed_again_is_the_same(runner, here, tmp_path):
-    program = shipped_bundle() / f"{shipped_bundle().name}.pte"
-    golden = shipped_bundle() / "golden.safetensors"
-    done = subprocess.run([runner, program, golden, tmp_path / "out", "3"], capture_output=True, text=True)
+    done = subprocess.run([runner, PROGRAM, GOLDEN, tmp_path / "out", "3"], capture_output=True, text=True)
     assert "median of 3" in done.stdout
     for name, value in load_file(tmp_path / "out").items():
         np.testing.assert_array_equal(value, here[name])
@@ -83,7 +82,7 @@ def test_a_frame_computed_again_is_the_same(runner, here, tmp_path):
 
 def test_half_floats_are_read_as_numpy_reads_them(runner, here, bundle, tmp_path):
     """Whole halves, odd ones and subnormal ones: from float32 features of the same values comes the same frame."""
-    data = (shipped_bundle() / "golden.safetensors").read_bytes()
+    data = GOLDEN.read_bytes()
     tensors = load(data)
     halves = np.random.default_rng(0).standard_normal(tensors["landmark_features"].shape).astype(np.float16)
     halves.reshape(-1)[:6] = [0, -0.0, 6e-8, -6e-8, 65504, 6.1e-5]
@@ -98,26 +97,25 @@ def test_half_floats_are_read_as_numpy_reads_them(runner, here, bundle, tmp_path
 
 
 def test_what_the_runner_cannot_use_ends_with_a_sentence_and_status_2(runner, tmp_path):
-    program, golden = shipped_bundle() / f"{shipped_bundle().name}.pte", shipped_bundle() / "golden.safetensors"
-    tensors = load(golden.read_bytes())
+    tensors = load(GOLDEN.read_bytes())
     del tensors["image"]
     (tmp_path / "lacking").write_bytes(save(tensors))
     (tmp_path / "wrong").write_bytes(save(tensors | {"image": np.zeros((3, 8, 8), np.uint8)}))
-    (tmp_path / "cut").write_bytes(golden.read_bytes()[:100_000])
+    (tmp_path / "cut").write_bytes(GOLDEN.read_bytes()[:100_000])
     (tmp_path / "text").write_bytes(b"text")
-    (tmp_path / "cut.pte").write_bytes(program.read_bytes()[:100_000])
+    (tmp_path / "cut.pte").write_bytes(PROGRAM.read_bytes()[:100_000])
     out = tmp_path / "out"
     for arguments, words in (
         ([], "usage"),
-        ([program, golden, out, "0"], "FRAMES"),
-        ([tmp_path / "none.pte", golden, out], "none.pte"),
-        ([tmp_path / "cut.pte", golden, out], "no program that this runtime can load"),
-        ([program, tmp_path / "none", out], "none can't be read"),
-        ([program, tmp_path / "text", out], "no safetensors"),
-        ([program, tmp_path / "lacking", out], "lacks image"),
-        ([program, tmp_path / "wrong", out], "differ in size"),
-        ([program, tmp_path / "cut", out], "damaged at"),
-        ([program, golden, tmp_path / "none" / "out"], "can't be written"),
+        ([PROGRAM, GOLDEN, out, "0"], "FRAMES"),
+        ([tmp_path / "none.pte", GOLDEN, out], "none.pte"),
+        ([tmp_path / "cut.pte", GOLDEN, out], "no program that this runtime can load"),
+        ([PROGRAM, tmp_path / "none", out], "none can't be read"),
+        ([PROGRAM, tmp_path / "text", out], "no safetensors"),
+        ([PROGRAM, tmp_path / "lacking", out], "lacks image"),
+        ([PROGRAM, tmp_path / "wrong", out], "differ in size"),
+        ([PROGRAM, tmp_path / "cut", out], "damaged at"),
+        ([PROGRAM, GOLDEN, tmp_path / "none" / "out"], "can't be written"),
     ):
         done = subprocess.run([runner, *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and words in done.stderr.splitlines()[-1], (arguments, done)
