@@ -154,7 +154,7 @@ class Avatar:
                 header = file.metadata() or {}
                 known = TENSORS.keys() & set(file.keys())
                 tensors = {name: file.get_tensor(name) for name in known}
-        except (OSError, SafetensorError, TypeError) as error:  # the last for types that numpy does not have
+        except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two for types that numpy lacks
             raise MobileBilayerError(
                 f"{path} is not an avatar, or it is damaged ({error}). Run `mobile-bilayer avatar PHOTO` again."
             ) from error

@@ -139,7 +139,7 @@ class Bundle:
             size = int.from_bytes(data[:8], "little")
             tolerances = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["tolerances"])
             tolerances = {name: float(tolerances[name]) for name in CHECKED}
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise MobileBilayerError(
                 f"{self.where}: golden.safetensors can't be read ({error}). Export the bundle again."
             ) from error

@@ -353,6 +353,15 @@ def test_golden_vectors_that_cannot_be_read_are_refused(folder):
     assert "golden.safetensors" in refusal(with_file(folder, "golden.safetensors", b"no tensors"), verify)
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e5m2"])
+def test_golden_vectors_of_a_type_that_numpy_lacks_are_refused(folder, kind):
+    import torch
+    from safetensors.torch import save as save_torch
+
+    data = save_torch({"image": torch.zeros(3, 256, 256).to(getattr(torch, kind))}, {"tolerances": "{}"})
+    assert "golden.safetensors" in refusal(with_file(folder, "golden.safetensors", data), verify)
+
+
 @pytest.mark.parametrize("missing", ["image", "source_points", "alpha", "composed"])
 def test_golden_vectors_that_lack_one_are_refused_by_its_name(folder, missing):
     golden, tolerances = Bundle.open(folder).golden()
