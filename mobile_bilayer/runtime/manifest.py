@@ -136,10 +136,12 @@ class Manifest:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ: readers disagree on which of two they take."""
+    """An object whose keys differ, as readers disagree on which of two they take; of text that can be written."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a key is there twice")
+    if any("\ud800" <= c <= "\udfff" for pair in pairs for text in pair if isinstance(text, str) for c in text):
+        raise ValueError("half of a surrogate pair is no character")
     return values
 
 

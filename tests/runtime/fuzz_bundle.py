@@ -32,6 +32,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mobile_bilayer import Avatar, Bundle, MobileBilayerError
+from mobile_bilayer.runtime.inspection import inspect, to_json
 from mobile_bilayer.runtime.program import Program
 from mobile_bilayer.runtime.program_file import read_program
 from mobile_bilayer.samples import sample_photo
@@ -352,6 +353,25 @@ def fuzz_read_program(base: Base, rng: random.Random) -> None:
     read_program(program_damaged(base, rng), "mutated.pte")
 
 
+def fuzz_inspect(base: Base, rng: random.Random) -> None:
+    """What can be read but is wrong is among the problems, which are said as errors are."""
+    kind = rng.randrange(4)
+    path = base.folder / ("inspected" + (".zip", ".avatar", ".pte", "")[kind])
+    if kind == 0:
+        path.write_bytes(zip_bytes(base, rng))
+    elif kind == 1:
+        path.write_bytes(tensors_damaged(base.avatar, rng))
+    elif kind == 2:
+        path.write_bytes(program_damaged(base, rng))
+    else:
+        path = base.folder / "bundle"
+        fill(path, base.small | {"manifest.json": manifest_text(base, rng)})
+    found = inspect(path)
+    to_json(found).encode()
+    if found.problems:
+        raise MobileBilayerError(" ".join(found.problems))
+
+
 def fuzz_run_program(base: Base, rng: random.Random) -> None:
     """A program as if its hash were right: loaded and run. Native code: in a process of its own, see `NATIVE`."""
     manifest = base.bundle.manifest
@@ -367,11 +387,12 @@ KINDS: dict[str, Callable[[Base, random.Random], None]] = {
     "avatar": fuzz_avatar,
     "golden": fuzz_golden,
     "read program": fuzz_read_program,
+    "inspect": fuzz_inspect,
 }
 # Whose crash is ExecuTorch's own, and is counted apart: a hash is there to keep such bytes away.
 NATIVE = {"run program": fuzz_run_program}
 # In turn. Programs take ten times as long.
-USUAL = [*(kind for kind in KINDS if kind != "read program")] * 4 + ["read program", *NATIVE]
+USUAL = ["manifest", "folder", "zip", "avatar", "golden"] * 4 + ["read program", "inspect", *NATIVE]
 
 
 def one(base: Base, seed: int, kinds: list[str]) -> str:

@@ -451,6 +451,15 @@ def test_a_key_that_is_there_twice_is_refused(folder):
     assert "a key is there twice" in refusal(folder)
 
 
+@pytest.mark.parametrize(("was", "becomes"), [('"size": "S', '"size": "S\\ud800'), ('"undelegated": {', '"undelegated": {"\\udfff": ""')])
+def test_text_that_is_none_is_refused(folder, was, becomes):
+    manifest = (folder / "manifest.json").read_text()
+    spoilt = manifest.replace(was, becomes, 1)
+    assert spoilt != manifest
+    (folder / "manifest.json").write_text(spoilt)
+    assert "half of a surrogate pair" in refusal(folder)
+
+
 @pytest.mark.parametrize("kind", ["device", "pipe", "folder", "loop", "dangling"])
 def test_what_is_no_file_is_refused_unread(folder, kind):
     card = folder / "MODEL_CARD.md"

@@ -12,7 +12,7 @@ import fuzz_bundle
 
 def test_mutations_open_or_are_refused_in_words():
     """In a process of its own, without threads: it splits."""
-    command = [sys.executable, fuzz_bundle.__file__, "--mutations", "220"]
+    command = [sys.executable, fuzz_bundle.__file__, "--mutations", str(10 * len(fuzz_bundle.USUAL))]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300
     )

@@ -66,16 +66,16 @@ def test_it_has_the_methods_names_in_their_order():
             assert places["minItems"] == places["maxItems"] == len(wanted)
 
 
-def finite(text: str) -> bool:
-    """JSON has no NaN; Python's has, and the schema's numbers know nothing of it."""
-    return not re.search(r"NaN|Infinity", text)
+def is_json(text: str) -> bool:
+    """Without NaN and halves of surrogate pairs, which Python's has, and of which a schema says nothing."""
+    return not re.search(r"NaN|Infinity|\\ud8", text)
 
 
 def test_schema_and_reader_refuse_the_same_of_1000_spoilt_manifests(schema, whole):
     refused = taken = 0
     for seed in range(1000):
         values = spoilt(whole, random.Random(seed))
-        if not finite(json.dumps(values)):
+        if not is_json(json.dumps(values)):
             continue
         if type(values.get("format_version")) is int and values["format_version"] == 1:
             continue  # which the reader alone knows
