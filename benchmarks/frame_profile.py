@@ -70,7 +70,7 @@ def profile(bundle: Bundle, rounds: int = 30) -> dict[str, float]:
 
 def main(bundle: Annotated[Path | None, typer.Argument(help="Default: the shipped bundle.")] = None) -> None:
     """Print a table, Markdown."""
-    from mobile_bilayer.runtime.program_file import quiet_runtime
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
 
     quiet_runtime()
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool

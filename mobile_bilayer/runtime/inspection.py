@@ -17,8 +17,8 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.avatar import FORMAT as AVATAR_FORMAT
 from mobile_bilayer.runtime.avatar import VERSION as AVATAR_VERSION
 from mobile_bilayer.runtime.bundle import LARGEST_FILE, bundle_reader, check_points
+from mobile_bilayer.runtime.executorch_file import FileMethod, FileTensor, read_program, runtime_version
 from mobile_bilayer.runtime.manifest import CORE_ML, Manifest, MethodSpec
-from mobile_bilayer.runtime.program_file import FileMethod, FileTensor, read_program, runtime_version
 
 CARD_LINES = 8  # of a model card's beginning
 
@@ -158,11 +158,17 @@ def _joined(name: str, spec: MethodSpec, inside: Method | None, problems: list[s
             problems.append(
                 f"The program's {name} {kind} {[v.shape for v in theirs]}, the manifest says {[v.shape for v in ours]}."
             )
-    if unnamed := sorted(set(inside.undelegated) - set(spec.undelegated)):
+    named = {_operator(name) for name in spec.undelegated}
+    if unnamed := sorted(name for name in inside.undelegated if _operator(name) not in named):
         problems.append(
             f"{name} has operators outside of the backend that the manifest does not name: {', '.join(unnamed)}."
         )
     return Method(name, *values, inside.delegated, inside.undelegated, inside.share)
+
+
+def _operator(name: str) -> str:
+    """Without its overload, of which a file has another than a graph: "aten.cumsum" of "aten::cumsum.out"."""
+    return ".".join(name.replace("::", ".").split(".")[:2])
 
 
 def _program(path: Path) -> Inspection:

@@ -10,8 +10,8 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
+from mobile_bilayer.runtime.executorch_file import check_format, quiet_runtime, why_not, words
 from mobile_bilayer.runtime.manifest import MethodSpec
-from mobile_bilayer.runtime.program_file import check_format, quiet_runtime, why_not, words
 
 
 class Program:

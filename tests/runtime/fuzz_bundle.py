@@ -32,9 +32,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from mobile_bilayer import Avatar, Bundle, MobileBilayerError
+from mobile_bilayer.runtime.executorch_file import read_program
 from mobile_bilayer.runtime.inspection import inspect, to_json
 from mobile_bilayer.runtime.program import Program
-from mobile_bilayer.runtime.program_file import read_program
 from mobile_bilayer.samples import sample_photo
 
 LONGEST_S = 30  # of one mutation; they take milliseconds

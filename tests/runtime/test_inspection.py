@@ -110,6 +110,11 @@ def test_an_operator_that_the_manifest_does_not_name_is_a_problem(folder, shippe
 
     monkeypatch.setattr(inspection, "read_program", with_one_outside)
     assert "manifest does not name: aten::cumsum.out" in inspect(folder).problems[0]
+    text = json.loads((folder / "manifest.json").read_text())
+    text["methods"]["render_layers"]["undelegated"] = {"aten.cumsum.default": "it is a test"}
+    (folder / "manifest.json").write_text(json.dumps(text))
+    found = inspect(folder)
+    assert not found.problems and 0.99 < found.methods[1].share < 1
 
 
 def test_a_damaged_program_with_a_right_hash_is_a_problem(folder, shipped):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mobile_bilayer import Bundle, MobileBilayerError
+from mobile_bilayer.runtime.executorch_file import read_program
 from mobile_bilayer.runtime.manifest import MethodSpec, TensorSpec
 from mobile_bilayer.runtime.program import Program, check_inputs
-from mobile_bilayer.runtime.program_file import read_program
 
 
 @pytest.fixture(scope="module")
