@@ -109,6 +109,15 @@ def test_both_refuse_what_is_just_beyond(schema, whole, change):
 
 
 @pytest.mark.parametrize(
+    ("shape", "fine"), [([1], True), ([4096] * 4, True), ([], False), ([0], False), ([4097], False), ([1] * 5, False)]
+)
+def test_both_have_the_same_limits_of_a_shape(schema, whole, shape, fine):
+    values = copy.deepcopy(whole)
+    values["methods"]["encode_avatar"]["inputs"][0]["shape"] = shape
+    assert (refusal(values) is None) is schema.is_valid(values) is fine
+
+
+@pytest.mark.parametrize(
     "change",
     [{"crop_up": 999_999.5}, {"mesh": [477, 0]}, {"torso_points": [[-1, 0]]}, {"name": ""}, {"backend": "abacus"}],
 )
