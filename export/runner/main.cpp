@@ -165,7 +165,7 @@ int main(int count, char** arguments) {
     const Tensors golden(arguments[2]);
     const executorch::extension::threadpool::NoThreadPoolGuard one_thread;
     Module module(arguments[1]);
-    if (module.load() != executorch::runtime::Error::Ok) throw failure(std::string(arguments[1]) + " is no program that this runtime can load.");
+    if (module.load(executorch::runtime::Program::Verification::InternalConsistency) != executorch::runtime::Error::Ok) throw failure(std::string(arguments[1]) + " is no program that this runtime can load.");
     const Floats source = golden.floats("source_points");
     std::vector<Output> outputs =
         run(module, "encode_avatar", {golden.floats("image"), source}, {"landmark_features", "map_features", "alpha"});
