@@ -15,9 +15,9 @@ from mobile_bilayer.samples import sample_photo, sample_track
 @pytest.fixture(autouse=True, scope="session")
 def one_runtime_thread() -> Iterator[None]:
     """ExecuTorch's pool of one thread: two that share a core would wait for each other."""
-    from mobile_bilayer.runtime.program import _runtime
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
 
-    _runtime()
+    quiet_runtime()
     from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
 
     threads = _threadpool_get_thread_count()

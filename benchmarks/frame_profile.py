@@ -70,9 +70,9 @@ def profile(bundle: Bundle, rounds: int = 30) -> dict[str, float]:
 
 def main(bundle: Annotated[Path | None, typer.Argument(help="Default: the shipped bundle.")] = None) -> None:
     """Print a table, Markdown."""
-    from mobile_bilayer.runtime.program import _runtime
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
 
-    _runtime()
+    quiet_runtime()
     from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
 
     _unsafe_reset_threadpool(1)  # before a program is loaded, which would keep the old one

@@ -1,97 +1,51 @@
-"""What an ExecuTorch file says of itself, read without its runtime: for backends that don't run here."""
+"""An ExecuTorch file against its manifest, and the Core ML programs inside one: for backends that don't run here."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from mobile_bilayer.export.mil_evaluator import MilProgram
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.runtime.executorch_file import FileMethod, read_program
 from mobile_bilayer.runtime.manifest import MethodSpec
-
-FLOAT32 = 6  # ScalarType of the file's schema
-
-
-@dataclass(frozen=True)
-class Call:
-    """A delegate's part: its backend, what it is given to run, and the places of its inputs and outputs among the values."""
-
-    backend: str
-    data: bytes
-    places: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FileMethod:
-    """A method: shapes of its inputs and outputs, their places among its values, its delegates and other operators."""
-
-    takes: list[tuple[int, ...]]
-    gives: list[tuple[int, ...]]
-    inputs: list[int]
-    outputs: list[int]
-    calls: list[Call]
-    operators: list[str]
-
-
-def read_program(data: bytes, where: str) -> dict[str, FileMethod]:
-    """Methods of a file. Raises MobileBilayerError when it can't be read, or a tensor is not float32."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-    from executorch.exir.schema import DelegateCall, KernelCall
-
-    try:
-        program = deserialize_pte_binary(data).program
-    except Exception as error:  # flatbuffers' own, by what is damaged
-        raise MobileBilayerError(f"{where}: the program can't be read ({error}). Export or copy it again.") from error
-    methods = {}
-    for plan in program.execution_plan:
-        calls, operators = [], []
-        for instruction in (each.instr_args for chain in plan.chains for each in chain.instructions):
-            if isinstance(instruction, DelegateCall):
-                delegate = plan.delegates[instruction.delegate_index]
-                blob = program.backend_delegate_data[delegate.processed.index].data
-                calls.append(Call(delegate.id, bytes(blob), tuple(instruction.args)))
-            elif isinstance(instruction, KernelCall):
-                operators.append(plan.operators[instruction.op_index].name.replace("::", "."))
-        tensors = {place: plan.values[place].val for place in (*plan.inputs, *plan.outputs)}
-        if any(getattr(tensor, "scalar_type", None) != FLOAT32 for tensor in tensors.values()):
-            raise MobileBilayerError(f"{where}: {plan.name} takes or gives what is not float32. Export it again.")
-        takes, gives = ([tuple(tensors[i].sizes) for i in places] for places in (plan.inputs, plan.outputs))
-        methods[plan.name] = FileMethod(takes, gives, list(plan.inputs), list(plan.outputs), calls, operators)
-    return methods
 
 
 def check_program(data: bytes, specs: dict[str, MethodSpec], delegate: str, where: str) -> dict[str, FileMethod]:
     """The file's methods, if they are what its manifest says.
 
-    Raises MobileBilayerError for a missing method, another shape, another backend or an operator that is outside the
-    delegate and not named.
+    Raises MobileBilayerError for a missing method, another shape or type, another backend or an operator that is outside
+    the delegate and not named.
     """
-    methods = read_program(data, where)
+    methods = {method.name: method for method in read_program(data, where).methods}
     for name, spec in specs.items():
         if name not in methods:
             raise MobileBilayerError(f"{where}: the program lacks {name}. Export it again.")
         method = methods[name]
-        for kind, got, wanted in (("takes", method.takes, spec.inputs), ("gives", method.gives, spec.outputs)):
-            if got != [tensor.shape for tensor in wanted]:
+        for kind, tensors, wanted in (("takes", method.inputs, spec.inputs), ("gives", method.outputs, spec.outputs)):
+            if any(tensor is None or tensor.dtype != "float32" for tensor in tensors):
+                raise MobileBilayerError(f"{where}: {name} {kind} what is not float32. Export it again.")
+            if (got := [tensor.shape for tensor in tensors]) != [tensor.shape for tensor in wanted]:
                 raise MobileBilayerError(
                     f"{where}: the program's {name} {kind} {got}, its manifest says {[t.shape for t in wanted]}. Export it again."
                 )
         if {call.backend for call in method.calls} != {delegate}:
             found = ", ".join(sorted({call.backend for call in method.calls})) or "no backend"
             raise MobileBilayerError(f"{where}: {name} is made for {found}; it must be {delegate}. Export it again.")
-        named = {
-            ".".join(operator.split(".")[:2]) for operator in spec.undelegated
-        }  # a file says `out` for the overload
-        unnamed = sorted(set(method.operators) - named)
+        named = {_without_overload(operator) for operator in spec.undelegated}  # a file says `out` for the overload
+        unnamed = sorted({_without_overload(operator) for operator in method.undelegated} - named)
         if unnamed:
             raise MobileBilayerError(
                 f"{where}: {name} has {', '.join(unnamed)} outside {delegate}, which the manifest does not name. Export it again."
             )
     return methods
+
+
+def _without_overload(operator: str) -> str:
+    return ".".join(operator.replace("::", ".").split(".")[:2])
 
 
 class DelegatedCoreML:
@@ -107,7 +61,7 @@ class DelegatedCoreML:
         self._methods = methods
         self._programs: dict[str, tuple[MilProgram, list[str], list[str]]] = {}
         for name, method in methods.items():
-            if len(method.calls) != 1 or method.operators:
+            if len(method.calls) != 1 or method.undelegated:
                 raise MobileBilayerError(
                     f"{where}: {name} is more than one Core ML program, which the evaluator can't compute. Rewrite what stays outside."
                 )
@@ -127,8 +81,8 @@ class DelegatedCoreML:
         """Outputs of a method, float32."""
         about = self._methods[method]
         program, inputs, outputs = self._programs[method]
-        values = dict(zip(about.inputs, arrays, strict=True))
+        values = dict(zip(about.takes, arrays, strict=True))
         places = about.calls[0].places
         got = program.run({name: values[place] for name, place in zip(inputs, places, strict=False)})
         values |= {place: got[name] for name, place in zip(outputs, places[len(inputs) :], strict=True)}
-        return [values[place] for place in about.outputs]
+        return [values[place] for place in about.gives]

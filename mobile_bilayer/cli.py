@@ -21,6 +21,7 @@ from mobile_bilayer.errors import MobileBilayerError
 
 if TYPE_CHECKING:
     from mobile_bilayer.evaluation.fidelity import Fidelity
+    from mobile_bilayer.runtime.inspection import Inspection, Value
     from mobile_bilayer.student.network import StudentConfig
 
 app = typer.Typer(
@@ -696,6 +697,72 @@ def import_teacher(
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:  mobile-bilayer inspect my-bundle  ·  mobile-bilayer inspect student.pte  ·  mobile-bilayer inspect me.avatar --json"
+)
+def inspect(
+    path: Annotated[
+        Path | None, typer.Argument(help="A bundle, NAME.pte, NAME.mlpackage or NAME.avatar. Default: the shipped bundle.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """What a file holds and needs: inputs, outputs, operators, sizes, hashes. Nothing of it is run."""
+    from mobile_bilayer.runtime.bundle import shipped_bundle
+    from mobile_bilayer.runtime.inspection import inspect, to_json
+
+    found = inspect(path or shipped_bundle())
+    if json:
+        print(to_json(found))
+    else:
+        _print_inspection(found)
+    if found.problems:
+        raise MobileBilayerError(f"{found.path}: {' '.join(found.problems)} Export or copy it again.")
+
+
+def _print_inspection(found: Inspection) -> None:
+    def clean(words: object) -> Text:
+        """Of a file that anybody may have made: no markup, nothing that moves a terminal's cursor."""
+        return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(words)))
+
+    def table(title: str, *columns: str) -> Table:
+        out.print(Text(title, "bold"), soft_wrap=True)
+        shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        for name in columns:
+            shown.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
+        return shown
+
+    def operators(counts: dict[str, int]) -> Text:
+        return clean(", ".join(f"{count} {name}" for name, count in counts.items()) or "none")
+
+    def show_values(title: str, sides: dict[str, list[Value]]) -> None:
+        shown = table(f"\n{clean(title)}", "", "name", "shape", "type", "range")
+        for side, values in sides.items():
+            for v in values:
+                ends = ["" if end is None else f"{end:g}" for end in (v.low, v.high)]
+                shown.add_row(side, clean(v.name), "x".join(map(str, v.shape)), v.dtype, " to ".join(ends) if any(ends) else "")
+        out.print(shown)
+
+    facts = table(f"{clean(found.path)}: {found.kind}", "", "")
+    facts.show_header = False
+    for name, value in found.facts.items():
+        facts.add_row(name.replace("_", " "), clean(f"{value:,}" if name == "bytes" else value))
+    out.print(facts)
+    for method in found.methods:
+        show_values(method.name, {"in": method.inputs, "out": method.outputs})
+        inside = Text("not counted") if method.delegated is None else operators(method.delegated)
+        share = "" if method.share is None else f" ({method.share:.1%})"
+        out.print(Text(f"operators in the backend{share}: ").append(inside))
+        out.print(Text("operators outside of it: ").append(operators(method.undelegated)))
+    if found.tensors:
+        show_values("tensors", {"": found.tensors})
+    files = table("\nfiles", "name", "bytes", "sha256", "")
+    for file in found.files:
+        files.add_row(clean(file.name), f"{file.bytes:,}", file.sha256[:16], {True: "ok", False: "WRONG", None: ""}[file.ok])
+    out.print(files)
+    for line in ["", *found.card]:
+        out.print(clean(line), soft_wrap=True)
 
 
 def _size(name: str) -> StudentConfig:

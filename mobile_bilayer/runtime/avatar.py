@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mobile_bilayer.runtime.bundle import Bundle
 
 FORMAT, VERSION = "mobile_bilayer avatar", 1
+LARGEST = 16 * 2**20  # bytes; an avatar of S has 0.8 MB
 # name: dtype, shape; None is whatever the bundle's manifest says
 TENSORS = {
     "texture": (np.uint8, (256, 256, 3)),
@@ -143,13 +144,17 @@ class Avatar:
         from mobile_bilayer.runtime.bundle import Bundle
 
         path = check_input(Path(path), "avatar")
+        if path.stat().st_size > LARGEST:
+            raise MobileBilayerError(
+                f"{path} is larger than {LARGEST >> 20} MiB, so it is no avatar. `mobile-bilayer avatar PHOTO -o NAME.avatar` makes one."
+            )
         bundle = bundle or Bundle.open()
         try:
             with safe_open(path, "np") as file:
                 header = file.metadata() or {}
                 known = TENSORS.keys() & set(file.keys())
                 tensors = {name: file.get_tensor(name) for name in known}
-        except (OSError, SafetensorError, TypeError) as error:  # the last for types that numpy does not have
+        except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two for types that numpy lacks
             raise MobileBilayerError(
                 f"{path} is not an avatar, or it is damaged ({error}). Run `mobile-bilayer avatar PHOTO` again."
             ) from error

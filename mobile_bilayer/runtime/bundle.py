@@ -6,9 +6,13 @@ import hashlib
 import json
 import warnings
 import zipfile
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from errno import ENOENT
 from functools import cached_property
 from importlib.resources import files
+from os import strerror
 from pathlib import Path
 
 import cv2
@@ -28,7 +32,7 @@ from mobile_bilayer.runtime.core_ml_program import CoreMLProgram
 from mobile_bilayer.runtime.manifest import CORE_ML, Manifest
 from mobile_bilayer.runtime.program import Program
 
-LARGEST_FILE = 64 * 2**20
+LARGEST_MANIFEST, LARGEST_FILE, LARGEST = 4 * 2**20, 64 * 2**20, 256 * 2**20  # bytes; the last of all files together
 REQUIRED = ("golden.safetensors", "MODEL_CARD.md")
 CHANNELS = {"flow": slice(0, 2), "gate": slice(2, 3), "mask": slice(3, 4)}  # of layers_a
 # What `Bundle.verify` looks at. layers_a by its parts: a tolerance that suits a mask would pass any flow. The last
@@ -56,9 +60,9 @@ class Bundle:
         Every file's sha256 is checked. Raises MobileBilayerError that says what is wrong.
         """
         path = shipped_bundle() if path is None else Path(path)
-        read = _reader(path)
+        read = bundle_reader(path)
         manifest = Manifest.from_json(read("manifest.json"), str(path))
-        _check_points(manifest, path)
+        check_points(manifest, path)
         contents = {}
         for name in REQUIRED:
             if name not in manifest.sha256:
@@ -85,8 +89,8 @@ class Bundle:
                     stacklevel=2,
                 )
             return program
-        data = self.contents[self.manifest.program]
-        return Program(data, self.manifest.methods, self.manifest.backend, self.where)
+        about = self.manifest
+        return Program(self.contents[about.program], about.methods, about.backend, self.where, about.minimum_runtime)
 
     def packages(self) -> dict[str, bytes]:
         """Of a Core ML bundle: content by path below the program's folder."""
@@ -135,7 +139,7 @@ class Bundle:
             size = int.from_bytes(data[:8], "little")
             tolerances = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["tolerances"])
             tolerances = {name: float(tolerances[name]) for name in CHECKED}
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise MobileBilayerError(
                 f"{self.where}: golden.safetensors can't be read ({error}). Export the bundle again."
             ) from error
@@ -201,7 +205,7 @@ class Bundle:
         return errors
 
 
-def _check_points(manifest: Manifest, path: Path) -> None:
+def check_points(manifest: Manifest, path: Path) -> None:
     """A program made for other points than those computed here would be fed the wrong ones."""
     template = face_template()
     here = {
@@ -221,43 +225,71 @@ def _check_points(manifest: Manifest, path: Path) -> None:
             )
 
 
-def _reader(path: Path):
-    """A function from a file name to its content, for a folder or a zip."""
+def bundle_reader(path: Path) -> Callable[[str], bytes]:
+    """A function from a file name to its content, for a folder or a zip. It reads no more than `LARGEST` in all."""
     if path.is_dir():
-        return lambda name: _read_file(path / name, path)
+        return _limited(lambda name, limit: _read_file(path / name, name, limit, path), path)
     if not path.exists():
         raise MobileBilayerError(f"{path} does not exist; a bundle (a folder or a zip) is needed. Check the path.")
+    if not path.is_file():
+        raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a file. Check the path.")
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises what damage leads it to
-        raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a readable zip ({error}).") from error
+        raise MobileBilayerError(f"{path} is no bundle: neither a folder nor a readable zip ({str(error)[:200]}).") from error
+    names = archive.namelist()
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise MobileBilayerError(f"{path} holds {twice[0][:99]!r} twice, and readers may differ in which they take. Export the bundle again, and zip it once.")
     # File managers zip the folder itself: its name stands before each file's.
-    inside = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/manifest.json")]
-    prefix = inside[0].removesuffix("manifest.json") if len(inside) == 1 and "manifest.json" not in archive.namelist() else ""
-    return lambda name: _read_member(archive, prefix + name, path)
+    inside = [name for name in names if name.count("/") == 1 and name.endswith("/manifest.json")]
+    prefix = inside[0].removesuffix("manifest.json") if len(inside) == 1 and "manifest.json" not in names else ""
+    return _limited(lambda name, limit: _read_member(archive, prefix + name, limit, path), path)
 
 
-def _read_file(file: Path, bundle: Path) -> bytes:
+def _limited(read: Callable[[str, int], bytes], bundle: Path) -> Callable[[str], bytes]:
+    left = LARGEST
+
+    def limited(name: str) -> bytes:
+        nonlocal left
+        data = read(name, LARGEST_MANIFEST if name == "manifest.json" else LARGEST_FILE)
+        left -= len(data)
+        if left < 0:
+            raise MobileBilayerError(f"{bundle}: its files are larger than {LARGEST >> 20} MiB together. This is no bundle of ours.")
+        return data
+
+    return limited
+
+
+def _too_large(name: str, limit: int, bundle: Path) -> MobileBilayerError:
+    return MobileBilayerError(f"{bundle}: {name} is larger than {limit >> 20} MiB. This is no bundle of ours.")
+
+
+def _read_file(file: Path, name: str, limit: int, bundle: Path) -> bytes:
+    """A link is followed, as the hash says what it must lead to; what is no file, as a device without an end, is not read."""
     try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise MobileBilayerError(f"{bundle}: {file.name} is larger than {LARGEST_FILE >> 20} MiB. This is no bundle of ours.")
-        return file.read_bytes()
+        if not file.is_file():
+            raise OSError(ENOENT, "no file" if file.exists() else strerror(ENOENT))
+        with file.open("rb") as opened:
+            data = opened.read(limit + 1)
     except OSError as error:
         raise MobileBilayerError(
-            f"{bundle}: {file.name} is missing or can't be read ({error.strerror}). A bundle holds manifest.json, a program, "
+            f"{bundle}: {name} is missing or can't be read ({error.strerror}). A bundle holds manifest.json, a program, "
             "golden.safetensors and MODEL_CARD.md; export or copy it again."
         ) from error
+    if len(data) > limit:
+        raise _too_large(name, limit, bundle)
+    return data
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, bundle: Path) -> bytes:
+def _read_member(archive: zipfile.ZipFile, name: str, limit: int, bundle: Path) -> bytes:
     try:
         info = archive.getinfo(name)
-        if info.file_size > LARGEST_FILE:
-            raise MobileBilayerError(f"{bundle}: {name} is larger than {LARGEST_FILE >> 20} MiB. This is no bundle of ours.")
+        if info.file_size > limit:
+            raise _too_large(name, limit, bundle)
         return archive.read(info)
     except KeyError as error:
         raise MobileBilayerError(f"{bundle}: {name} is missing. Export or copy the bundle again.") from error
     except Exception as error:  # zipfile raises what its codecs raise
         if isinstance(error, MobileBilayerError):
             raise
-        raise MobileBilayerError(f"{bundle}: {name} can't be unpacked ({error}). Copy the bundle again.") from error
+        raise MobileBilayerError(f"{bundle}: {name} can't be unpacked ({str(error)[:200]}). Copy the bundle again.") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.manifest import MethodSpec
+from mobile_bilayer.runtime.program import check_inputs
 
 
 class CoreMLProgram:
@@ -53,21 +54,17 @@ class CoreMLProgram:
             )
 
     def run(self, method: str, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Outputs of a method, float32; inputs in the manifest's order."""
+        """Fresh outputs of a method, float32; inputs in the manifest's order."""
         spec, program = self._specs[method], self._programs[method]
         inputs: dict[str, np.ndarray] = {}
-        for array, wanted in zip(arrays, spec.inputs, strict=True):
-            if array.shape != wanted.shape or array.dtype != np.float32:
-                raise MobileBilayerError(
-                    f"{method} takes {wanted.name} as {wanted.shape} float32; got {array.shape} {array.dtype}."
-                )
+        for array, wanted in zip(check_inputs(method, spec, arrays), spec.inputs, strict=True):
             inputs[wanted.name] = _picture(array) if wanted.name in program.pictures else array
         with self._lock:
             if self._models:
                 got = self._models[method].predict({k: _as_core_ml_takes_it(v) for k, v in inputs.items()})
             else:
                 got = program.run(inputs)
-        return [np.asarray(got[t.name], np.float32) for t in spec.outputs]
+        return [np.array(got[t.name], np.float32) for t in spec.outputs]
 
 
 def _model(package: Path) -> Any:

@@ -1,4 +1,8 @@
-"""What a bundle says of itself: one schema, for the writer and for every reader."""
+"""What a bundle says of itself.
+
+manifest.schema.json says the same for readers in any language; a test holds the two together. The checks here are no
+schema's, so that errors are sentences.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +96,7 @@ class Manifest:
         A manifest of version 1 becomes one of this version.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise MobileBilayerError(f"{where}: manifest.json is not JSON ({error}). Export or copy the bundle again.") from error
         read = _Reader(f"{where}: manifest.json")
@@ -129,6 +133,16 @@ class Manifest:
             if file not in manifest.sha256:
                 raise read.error(f"sha256 does not list the program {file}")
         return manifest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ, as readers disagree on which of two they take; of text that can be written."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")
+    if any("\ud800" <= c <= "\udfff" for pair in pairs for text in pair if isinstance(text, str) for c in text):
+        raise ValueError("half of a surrogate pair is no character")
+    return values
 
 
 def template_points() -> tuple:

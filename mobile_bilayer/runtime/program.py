@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import warnings
 from contextlib import redirect_stderr
-from functools import cache
 from io import StringIO
-from typing import Any
 
 import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
+from mobile_bilayer.runtime.executorch_file import check_format, quiet_runtime, why_not, words
 from mobile_bilayer.runtime.manifest import MethodSpec
-
-
-@cache
-def _runtime() -> Any:
-    """ExecuTorch's runtime, without what its imports have to say."""
-    with warnings.catch_warnings(), quiet_stderr():
-        warnings.simplefilter("ignore")
-        levels = {name: logging.getLogger(name).level for name in ("torchao", "torch.utils._pytree")}
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        from executorch.runtime import Runtime
-
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        return Runtime.get()
 
 
 class Program:
@@ -38,16 +20,17 @@ class Program:
     Calls are serialised: a runtime method must not be entered twice. What is returned is fresh on every call.
     """
 
-    def __init__(self, data: bytes, methods: dict[str, MethodSpec], backend: str, where: str) -> None:
-        runtime = _runtime()
+    def __init__(
+        self, data: bytes, methods: dict[str, MethodSpec], backend: str, where: str, made_for: str = ""
+    ) -> None:
+        runtime = quiet_runtime()
         names = {"xnnpack": "XnnpackBackend"}
         if backend not in names or not runtime.backend_registry.is_available(names[backend]):
             raise MobileBilayerError(
                 f"{where} is made for the backend {backend!r}, whose runtime is not in ExecuTorch's Python package: it runs on "
                 f"phones. Here, run the student's bundle for {', '.join(sorted(names))} (mobile-bilayer export --backend xnnpack)."
             )
-        if data[4:6] != b"ET":
-            raise MobileBilayerError(f"{where}: the program is no ExecuTorch file. Export or copy the bundle again.")
+        check_format(data, where, made_for)
         self._lock = threading.Lock()
         self._specs, self._where = methods, where
         try:
@@ -55,9 +38,10 @@ class Program:
             with quiet_stderr(), redirect_stderr(StringIO()):
                 self._program = runtime.load_program(data)
                 self._methods = {name: self._program.load_method(name) for name in methods if name in self._program.method_names}
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise MobileBilayerError(
-                f"{where}: the ExecuTorch runtime here can't load the program ({error}). Export it again with this version."
+                f"{where}: the ExecuTorch runtime here can't load the program: {why_not(data, runtime, error)}. "
+                f"It is made for {made_for or 'another version'}: update executorch, or export it again."
             ) from error
         missing = set(methods) - set(self._methods)
         if missing:
@@ -77,18 +61,22 @@ class Program:
         """Outputs of a method, float32; inputs in the manifest's order."""
         import torch
 
-        spec = self._specs[method]
-        tensors = []
-        for array, wanted in zip(arrays, spec.inputs, strict=True):
-            if array.shape != wanted.shape or array.dtype != np.float32:
-                raise MobileBilayerError(
-                    f"{method} takes {wanted.name} as {wanted.shape} float32; got {array.shape} {array.dtype}."
-                )
-            tensors.append(torch.from_numpy(np.ascontiguousarray(array)))
-        try:
-            with self._lock:
+        tensors = [torch.from_numpy(array) for array in check_inputs(method, self._specs[method], arrays)]
+        with self._lock:
+            try:
                 return [out.numpy().copy() for out in self._methods[method].execute(tensors)]
-        except RuntimeError as error:  # XNNPACK looks at some of its operators only when they run
-            raise MobileBilayerError(
-                f"{self._where}: the ExecuTorch runtime here can't run {method} ({error}). Export it again, or in another precision."
-            ) from error
+            except (RuntimeError, MemoryError) as error:  # XNNPACK looks at some of its operators only when they run
+                raise MobileBilayerError(
+                    f"{self._where}: the ExecuTorch runtime here can't run {method}: {words(error)}. Export it again, or in another precision."
+                ) from error
+
+
+def check_inputs(method: str, spec: MethodSpec, arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Copies of a method's inputs, laid out row by row: programs read memory, and know nothing of a view's strides."""
+    if len(arrays) != len(spec.inputs):
+        raise MobileBilayerError(f"{method} takes {', '.join(t.name for t in spec.inputs)}; got {len(arrays)} arrays.")
+    for array, wanted in zip(arrays, spec.inputs, strict=True):
+        if not isinstance(array, np.ndarray) or array.shape != wanted.shape or array.dtype != np.float32:
+            got = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise MobileBilayerError(f"{method} takes {wanted.name} as {wanted.shape} float32 in numpy; got {got}.")
+    return [np.array(array, order="C") for array in arrays]

@@ -248,7 +248,8 @@ def test_a_tensor_that_is_missing_or_wrong_is_refused_by_name(saved, bundle, nam
     assert name in message
 
 
-def test_a_type_that_numpy_lacks_is_refused(saved, bundle):
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e5m2", "float8_e4m3fn"])
+def test_a_type_that_numpy_lacks_is_refused(saved, bundle, kind):
     import torch
     from safetensors.torch import load as load_torch
     from safetensors.torch import save as save_torch
@@ -256,8 +257,14 @@ def test_a_type_that_numpy_lacks_is_refused(saved, bundle):
     data = saved.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     tensors = load_torch(data)
-    saved.write_bytes(save_torch(tensors | {"map_features": tensors["map_features"].to(torch.bfloat16)}, header))
+    saved.write_bytes(save_torch(tensors | {"map_features": tensors["map_features"].to(getattr(torch, kind))}, header))
     load_refusal(saved, bundle)
+
+
+def test_a_file_far_too_large_is_refused_unread(saved, bundle):
+    with saved.open("r+b") as file:
+        file.truncate(17 * 2**20)
+    assert "larger than 16 MiB" in load_refusal(saved, bundle)
 
 
 def test_an_avatar_is_not_written_where_it_cannot_be(avatar, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 import random
 import shutil
 import zipfile
@@ -16,6 +17,7 @@ from safetensors.numpy import load, save
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.pose.head import face_template
 from mobile_bilayer.pose.stabilizer import StabilizerConfig
+from mobile_bilayer.runtime import bundle as bundle_module
 from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.runtime.manifest import FORMAT_VERSION, Manifest
 from mobile_bilayer.runtime.program import Program
@@ -351,6 +353,15 @@ def test_golden_vectors_that_cannot_be_read_are_refused(folder):
     assert "golden.safetensors" in refusal(with_file(folder, "golden.safetensors", b"no tensors"), verify)
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e5m2"])
+def test_golden_vectors_of_a_type_that_numpy_lacks_are_refused(folder, kind):
+    import torch
+    from safetensors.torch import save as save_torch
+
+    data = save_torch({"image": torch.zeros(3, 256, 256).to(getattr(torch, kind))}, {"tolerances": "{}"})
+    assert "golden.safetensors" in refusal(with_file(folder, "golden.safetensors", data), verify)
+
+
 @pytest.mark.parametrize("missing", ["image", "source_points", "alpha", "composed"])
 def test_golden_vectors_that_lack_one_are_refused_by_its_name(folder, missing):
     golden, tolerances = Bundle.open(folder).golden()
@@ -387,7 +398,89 @@ def test_a_zip_entry_that_says_it_is_huge_is_refused_unread(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", bytes(65 * 2**20))
-    assert "larger than 64 MiB" in refusal(path)
+    assert "manifest.json is larger than 4 MiB" in refusal(path)
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_that_holds_a_file_twice_is_refused(folder):
+    path = zipped(folder)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("MODEL_CARD.md", b"another card")
+    assert "MODEL_CARD.md' twice" in refusal(path)
+
+
+def test_a_zip_entry_that_says_it_is_smaller_than_it_is_is_refused(folder):
+    path = zipped(folder)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("golden.safetensors").file_size
+    entry = data.rindex(b"golden.safetensors") - 46  # of the central directory
+    assert data[entry + 24 : entry + 28] == size.to_bytes(4, "little")
+    data[entry + 24 : entry + 28] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert "golden.safetensors" in refusal(path)
+
+
+def test_a_zip_with_a_name_of_60_kB_is_refused_in_few_words(folder):
+    path = zipped(folder)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("manifest.json").header_offset
+    data[entry + 26 : entry + 28] = (60_000).to_bytes(2, "little")
+    path.write_bytes(data)
+    assert len(refusal(path)) < 1000
+
+
+def test_files_that_are_too_large_together_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(bundle_module, "LARGEST", 2**20)
+    assert "larger than 1 MiB together" in refusal(folder)
+    assert "larger than 1 MiB together" in refusal(zipped(folder))
+
+
+def test_a_key_that_is_there_twice_is_refused(folder):
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("{", '{"precision": "fp32", ', 1))
+    assert "a key is there twice" in refusal(folder)
+
+
+@pytest.mark.parametrize(("was", "becomes"), [('"size": "S', '"size": "S\\ud800'), ('"undelegated": {', '"undelegated": {"\\udfff": ""')])
+def test_text_that_is_none_is_refused(folder, was, becomes):
+    manifest = (folder / "manifest.json").read_text()
+    spoilt = manifest.replace(was, becomes, 1)
+    assert spoilt != manifest
+    (folder / "manifest.json").write_text(spoilt)
+    assert "half of a surrogate pair" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "loop", "dangling"])
+def test_what_is_no_file_is_refused_unread(folder, kind):
+    card = folder / "MODEL_CARD.md"
+    card.unlink()
+    if kind == "pipe":
+        os.mkfifo(card)
+    elif kind == "folder":
+        card.mkdir()
+    else:
+        card.symlink_to({"device": "/dev/zero", "loop": card, "dangling": folder / "none"}[kind])
+    assert "MODEL_CARD.md" in refusal(folder)
+
+
+def test_a_linked_file_is_what_its_hash_says_or_refused(folder, tmp_path):
+    """Caches of downloads keep files elsewhere, and link them into folders."""
+    card = folder / "MODEL_CARD.md"
+    elsewhere = card.rename(tmp_path / "card")
+    card.symlink_to(elsewhere)
+    assert Bundle.open(folder).card == elsewhere.read_text("utf-8")
+    elsewhere.write_text("another card")
+    assert "sha256" in refusal(folder)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -98,13 +98,13 @@ def test_inputs_are_not_changed_and_the_result_is_fresh():
     np.testing.assert_array_equal(first, kept)
 
 
-def test_to_rgb_clamps_before_it_casts_and_makes_black_of_what_is_no_number():
+def test_RU4_to_rgb_clamps_before_it_casts_and_makes_black_of_what_is_no_number():
     frame = np.array([1.7, 1e9, np.inf, -3, -1e9, -np.inf, np.nan, 1, -1], np.float32)
     assert to_rgb(frame).dtype == np.uint8
     assert to_rgb(frame).tolist() == [255, 255, 255, 0, 0, 0, 0, 255, 0]
 
 
-def test_to_rgb_takes_the_nearest_level_and_never_the_one_below():
+def test_RU4_to_rgb_takes_the_nearest_level_and_never_the_one_below():
     exact = np.linspace(0, 255, 5101)  # every fiftieth of a level, half-way values too
     got = to_rgb((exact / 127.5 - 1).astype(np.float32)).astype(float)
     assert np.abs(got - exact).max() <= 0.5 + 1e-4
