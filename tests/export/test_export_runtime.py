@@ -11,8 +11,8 @@ from mobile_bilayer import Bundle, MobileBilayerError
 @pytest.mark.parametrize(
     ("was", "becomes", "words"),
     [
-        (b"XnnpackBackend", b"AbacusBackends", "the backend AbacusBackends, which executorch"),
-        (b"ET12", b"ET13", "file format ET13.*made for executorch.*reads ET12"),
+        (b"XnnpackBackend", b"AbacusBackends", "made for AbacusBackends; it must be XnnpackBackend"),
+        (b"ET12", b"ET13", "file format ET13; the runtime here, executorch .*, reads ET12"),
     ],
 )
 def test_EX1_what_the_runtime_lacks_is_named_at_export(exported, tmp_path, monkeypatch, was, becomes, words):

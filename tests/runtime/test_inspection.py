@@ -79,6 +79,7 @@ def test_a_changed_file_and_a_missing_one_are_told_beside_what_is_right(folder, 
         shipped.manifest.program: True,
         "golden.safetensors": False,
         "MODEL_CARD.md": False,
+        "PROOF.md": True,
     }
     assert len(found.problems) == 2 and found.methods[0].share == 1
     code, out, err = command_line(["inspect", str(folder)])
