@@ -18,7 +18,7 @@ from mobile_bilayer.export.backends import BACKENDS, CORE_ML_DELEGATE, check_soc
 from mobile_bilayer.export.card import foreign_card, model_card
 from mobile_bilayer.export.contract import ALPHA, LAYERS_A, LAYERS_B, check_network, load_module
 from mobile_bilayer.export.coreml import PRECISIONS as CORE_ML_PRECISIONS
-from mobile_bilayer.export.coreml import choose_ios, convert_student, refuse_float_activations
+from mobile_bilayer.export.coreml import choose_ios, convert_student
 from mobile_bilayer.export.coreml_tools import IOS, core_ml_runs_here, coremltools
 from mobile_bilayer.export.executorch import (
     EXPLAINED,
@@ -482,8 +482,6 @@ def _check_options(
         coremltools()
     elif ios is not None or image_input:
         raise MobileBilayerError("An iOS target and image input are of Core ML. Leave them out, or export for coreml.")
-    if precision == "w8a8":
-        refuse_float_activations(recipe)
     if backend in BACKENDS:
         BACKENDS[backend].check()
     return precision

@@ -51,15 +51,6 @@ def choose_ios(precision: str, ios: int | None) -> int:
     return ios
 
 
-def refuse_float_activations(recipe: Recipe | None) -> None:
-    """Of the recipes it is the one that W8A8 can't follow: rounding values when they come is no operator of Core ML."""
-    if recipe and recipe.activations != "int8":
-        raise MobileBilayerError(
-            f"Core ML's w8a8 needs int8 activations; the recipe has them in {recipe.activations}. For small weights alone "
-            "export palettized6."
-        )
-
-
 def ios_needed(operators: list[str]) -> tuple[int, str]:
     """The oldest iOS that has all of these operators, and the operator that asks for it."""
     coremltools()
@@ -91,7 +82,6 @@ def convert_student(
     if precision not in PRECISIONS:
         raise MobileBilayerError(f"The precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     ios = choose_ios(precision, ios)
-    refuse_float_activations(recipe)
     coremltools()
     files: dict[str, bytes] = {}
     exported = export_methods(student, calibration, precision == "w8a8", recipe)

@@ -145,10 +145,9 @@ class Int8Trunk(nn.Module):
 def aware(student: Student, batch: dict[str, Tensor], recipe: Recipe) -> Student:
     """An equalized copy whose frame trunk is an `AwareTrunk`, with ranges from a batch as `to_tensors` gives it."""
     outside = [part for part in recipe.int8 if part.split(".")[0] != "trunk"]
-    if outside or recipe.activations != "int8":
+    if outside:
         raise MobileBilayerError(
-            f"Quantization-aware training is for trunks, with int8 activations; the recipe has {', '.join(outside) or 'float ones'}. "
-            "Leave --qat out."
+            f"Quantization-aware training is for the trunk; the recipe has {', '.join(outside)} in int8 too. Leave --qat out."
         )
     student = copy.deepcopy(student).eval()
     arguments = batch["image"], batch["source_points"], batch["points"]

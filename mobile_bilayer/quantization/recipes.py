@@ -39,14 +39,12 @@ class Recipe:
     per_channel  each output channel of a weight has a scale of its own
     observer     how ranges of activations are found after training: one of `OBSERVERS`. Quantization-aware training
                  follows them itself, as "moving" does
-    activations  "int8", or "float": weights alone are kept in int8, and what they are multiplied with is rounded when it comes
     symmetric    ranges of activations lie around 0, so that no zero point is needed; half of them is lost behind a ReLU
     """
 
     int8: tuple[str, ...] = ("trunk",)
     per_channel: bool = True
     observer: str = "minmax"
-    activations: str = "int8"
     symmetric: bool = False
 
     def __post_init__(self) -> None:
@@ -55,8 +53,6 @@ class Recipe:
             raise MobileBilayerError('int8 names no module, so nothing would be quantized. Try ("trunk",).')
         if self.observer not in OBSERVERS:
             raise MobileBilayerError(f"observer is {self.observer!r}; it must be one of {', '.join(OBSERVERS)}.")
-        if self.activations not in ("int8", "float"):
-            raise MobileBilayerError(f"activations is {self.activations!r}; it must be int8 or float.")
 
     def holds(self, node: torch.fx.Node) -> bool:
         """Whether a node of an exported method comes from a module that becomes int8."""
@@ -77,8 +73,6 @@ class RecipeQuantizer(XNNPACKQuantizer):
         )  # weights name no module
 
     def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        if self.recipe.activations == "float":
-            return self._annotate_weights(model)
         # Not super().annotate: it would carry int8 on through slices, into the flow.
         model = self._annotate_for_quantization_config(model)
         for node in model.graph.nodes:
@@ -97,21 +91,9 @@ class RecipeQuantizer(XNNPACKQuantizer):
                     )
         return model
 
-    def _annotate_weights(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        """Not XNNPACKQuantizer's own way: it leaves out convolutions with a ReLU behind them."""
-        config = self.global_config
-        layers = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
-        for node in model.graph.nodes:
-            if node.target in layers and self.recipe.holds(node):
-                inputs = {node.args[0]: config.input_activation, node.args[1]: config.weight}
-                node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
-        return model
-
 
 def _config(recipe: Recipe, aware: bool) -> QuantizationConfig:
     """XNNPACK's own, but for what the recipe says of activations."""
-    if recipe.activations == "float":
-        return get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_dynamic=True)
     config = get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_qat=aware)
     changes: dict[str, object] = {}
     if recipe.symmetric:

@@ -14,7 +14,6 @@ from mobile_bilayer.export.executorch import Lowered, lower_exported
 from mobile_bilayer.export.program_file import DelegatedCoreML, check_program
 
 from mobile_bilayer import Bundle, MobileBilayerError
-from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS, MethodSpec, TensorSpec
 
 FACTORY = "foreign_network:load"
@@ -286,18 +285,6 @@ def test_what_does_not_go_together_is_refused_before_the_long_work(
     assert code == 2
     assert re.search(words, err)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_core_ml_delegate_follows_no_recipe_that_core_ml_can_not(foreign, tmp_path):
-    with pytest.raises(MobileBilayerError, match="w8a8 needs int8 activations"):
-        export_bundle(
-            foreign.weights,
-            foreign.prepared,
-            tmp_path / "out",
-            "w8a8",
-            backend="coreml-delegate",
-            recipe=Recipe(activations="float"),
-        )
 
 
 @pytest.fixture

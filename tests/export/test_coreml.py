@@ -204,7 +204,6 @@ def test_a_recipe_rules_the_graph_of_w8a8(exported, monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "options", "words"),
     [
-        ("w8a8", {"recipe": Recipe(activations="float")}, "w8a8 needs int8 activations"),
         ("fp16", {"recipe": Recipe()}, "of int8 and w8a8, not of fp16"),
         ("palettized6", {"trained": torch.nn.Identity()}, "of int8 and w8a8, not of palettized6"),
     ],

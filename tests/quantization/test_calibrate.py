@@ -84,19 +84,11 @@ def test_another_recipe_gives_other_numbers_nearly_as_good(method, examples, who
         refuse_int8_outside(whole, recipe, "m")
 
 
-def test_weights_alone_can_be_int8(method, examples):
-    graph = quantize(graph_of(method, examples), examples[:1], Recipe(activations="float"), "m")
-    assert int8_convolutions(graph) == 3  # also the one with a ReLU behind it
-    with torch.no_grad():
-        assert 0 < (graph(*examples[50]) - method(*examples[50])).abs().mean() < 0.02
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"int8": ()}, "int8 names no module"),
         ({"observer": "mean"}, "mean.*histogram"),
-        ({"activations": "int4"}, "int4"),
     ],
 )
 def test_recipes_that_mean_nothing_are_refused(options, words):
