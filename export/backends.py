@@ -90,7 +90,7 @@ TRUNK_PASS = "mobile_bilayer::trunk_fp16"
 
 @cache
 def _register_trunk_pass() -> None:
-    """The delegate knows fp16 for all or for nothing; as a pass of our own it is the trunk's alone, as in our packages."""
+    """The delegate knows fp16 for all or for nothing; as a pass of our own it is for what lies between convolutions, as in our packages."""
     ct = coremltools()
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.converters.mil.mil.passes.pass_registry import register_pass
@@ -154,7 +154,11 @@ def check_qnn() -> None:
         missing.append("QNN_SDK_ROOT in the environment, the folder of Qualcomm's AI Runtime SDK")
     elif not (Path(root) / QNN_LIBRARY).is_file():
         missing.append(f"{Path(root) / QNN_LIBRARY}, a file of the SDK that QNN_SDK_ROOT names")
-    if find_spec(QNN_PYTHON) is None:
+    try:
+        found = find_spec(QNN_PYTHON)
+    except ModuleNotFoundError:  # of a folder above it, which other wheels lack
+        found = None
+    if found is None:
         missing.append(f"{QNN_PYTHON}, which executorch's wheel for Linux on x86-64 has")
     if missing:
         raise MobileBilayerError(

@@ -332,7 +332,7 @@ def export_proven(
     card         the model card's text; by default it is made from the facts in the weights
     recipe       what becomes int8; by default what ships
     calibration  pairs to calibrate on; by default `CALIBRATION_PAIRS`
-    trained      the same weights with int8 trunks, from quantization-aware training
+    trained      the same weights with an int8 frame trunk, from quantization-aware training
     twin         whether XNNPACK's int8 program is held against the same one in float, which takes as long again
     backend      of `PRECISIONS`: ExecuTorch's are in backends.py, "coreml" makes Core ML packages
     ios          Core ML: the oldest iOS that is to run it; by default the oldest that can
@@ -447,7 +447,7 @@ def export_all(
         try:
             bundle, proof = export_proven(weights, prepared, path, backend=backend, **options)
             row = replace(row, size=sum(len(data) for data in bundle.contents.values()), proof=proof)
-        except MobileBilayerError as error:
+        except (MobileBilayerError, OSError) as error:  # a full disk, too
             row = replace(row, failure=str(error))
         rows.append(row)
     if on_progress:
@@ -476,14 +476,14 @@ def _check_options(
         raise MobileBilayerError(
             f"A recipe and int8 trunks are of {' and '.join(QUANTIZED)}, not of {precision}. Leave them out, or export one of these."
         )
+    if backend in BACKENDS:
+        BACKENDS[backend].check()
     check_soc(backend, soc)
     if backend == CORE_ML:
         choose_ios(precision, ios)
         coremltools()
     elif ios is not None or image_input:
         raise MobileBilayerError("An iOS target and image input are of Core ML. Leave them out, or export for coreml.")
-    if backend in BACKENDS:
-        BACKENDS[backend].check()
     return precision
 
 

@@ -33,8 +33,8 @@ class Network(Protocol):
         layers_b (1, 3, 128, 128)       lf, [-1, 1]
 
     The same inputs give the same outputs, and inputs are not changed in place. What the frame knows of the photo comes
-    through the features. For int8 and fp16 each has a submodule `trunk`, which takes and returns tensors: what lies
-    outside it stays float32. Operators that a backend does not take are refused by name.
+    through the features. For int8 and Vulkan's fp16 each has a submodule `trunk`, which takes and returns tensors: what
+    lies outside it stays float32. Operators that a backend does not take are refused by name.
     """
 
     encoder: nn.Module

@@ -21,7 +21,7 @@ from mobile_bilayer.quantization.calibrate import check_examples, int8_convoluti
 from mobile_bilayer.quantization.equalize import equalized
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
-from mobile_bilayer.student.network import FrameTrunk
+from mobile_bilayer.student.network import FrameNetwork, FrameTrunk
 
 PRECISIONS = BACKENDS["xnnpack"].precisions
 INT8 = ("int8", "w8a8")  # one graph: ExecuTorch's word for it, and Core ML's
@@ -80,7 +80,7 @@ class HalfTrunk(nn.Module):
 
 
 def with_half_trunks(student: nn.Module) -> nn.Module:
-    """A copy whose trunks are float16. Landmarks, prior and heads stay float32, as in Core ML's packages."""
+    """A copy whose trunks are float16. Landmarks, prior and heads stay float32, near what Core ML's packages have."""
     half = copy.deepcopy(student)
     for part in (half.encoder, half.frame):
         if not isinstance(getattr(part, "trunk", None), nn.Module):
@@ -133,7 +133,7 @@ def export_methods(
     recipe = recipe or Recipe()
     for name in methods:
         check_examples(calibration[name], name, quantized)
-    if quantized and isinstance(getattr(student.frame, "trunk", None), FrameTrunk) and "render_layers" in methods:
+    if quantized and isinstance(student.frame, FrameNetwork) and isinstance(student.frame.trunk, FrameTrunk) and "render_layers" in methods:
         student = equalized(student, calibration["render_layers"])
     modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
     exported = {}
@@ -146,9 +146,9 @@ def export_methods(
                 exported[name] = torch.export.export(modules[name].eval(), inputs[0])
             if quantized:
                 if not int8_convolutions(exported[name].graph_module):
-                    exported[name] = torch.export.export(
-                        quantize(exported[name].module(), inputs, recipe, name), inputs[0]
-                    )
+                    with explained_failure(f"{name} can't be made int8"):
+                        rounded = quantize(exported[name].module(), inputs, recipe, name)
+                        exported[name] = torch.export.export(rounded, inputs[0])
                 refuse_int8_outside(exported[name].graph_module, recipe, name)
     return exported
 
@@ -164,7 +164,7 @@ def lower(
 ) -> Lowered:
     """Export, quantize on real inputs, and lower the methods into one program.
 
-    student      one whose trunks are int8 already, as quantization-aware training leaves them, keeps its ranges
+    student      one whose frame trunk is int8 already, as quantization-aware training leaves them, keeps its ranges
     calibration  inputs of each method, at least one; the first also fixes the shapes
     precision    of the backend's
     recipe       what becomes int8; by default what ships

@@ -356,7 +356,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write; with --backend all, a folder of bundles.")],
     backend: Annotated[
         str,
-        typer.Option(help="xnnpack (Android, iOS, this machine), coreml (packages), vulkan, coreml-delegate, qnn (ExecuTorch), or all."),
+        typer.Option(help="xnnpack (Android, iOS, this machine), coreml (packages), vulkan, coreml-delegate, qnn (ExecuTorch), or all of them but qnn."),
     ] = "xnnpack",
     precision: Annotated[
         str | None,
@@ -377,7 +377,7 @@ def export(
     ] = None,
     card: Annotated[Path | None, typer.Option(help="Model card, Markdown; default: made from the weights' own facts.")] = None,
 ) -> int:
-    """Write a bundle that a phone can load. Nothing is written unless the program does what the student does."""
+    """Write a bundle that a phone can load, if it does what the student does: run or evaluated here; vulkan and qnn are lowered only."""
     from mobile_bilayer.capture.images import check_input
 
     text = None if card is None else check_input(card, "model card").read_text("utf-8", "replace")
@@ -467,6 +467,10 @@ def quantize(
         raise MobileBilayerError("--qat, --sensitivity and --compare are three things to do. Give one of them.")
     if not qat and (minutes is not None or steps is not None):
         raise MobileBilayerError("--minutes and --steps are of training. Give --qat too.")
+    if not qat and run is not None:
+        raise MobileBilayerError("--run is the folder of training. Give --qat too.")
+    if not compare and (pictures is not None or bundle or quick):
+        raise MobileBilayerError("--pictures, --bundle and --quick are of the table. Give --compare too.")
     if sensitivity:
         from mobile_bilayer.quantization.sensitivity import measure_sensitivity, sensitivity_table, write_sensitivity
 

@@ -135,11 +135,11 @@ def check_input(path: Path, what: str) -> Path:
     """`path`, when a file with content is there; `what` ("photo", "video") is for the message."""
     path = Path(path)
     if path.is_dir():
-        raise MobileBilayerError(f"{path} is a folder; a {what} is needed. Name one file in it.")
+        raise MobileBilayerError(f"{path} is a folder, where one file ({what}) is needed. Name it.")
     if not path.is_file():
-        raise MobileBilayerError(f"{path} does not exist; a {what} is needed. Check the path.")
+        raise MobileBilayerError(f"{path} does not exist ({what}). Check the path.")
     if path.stat().st_size == 0:
-        raise MobileBilayerError(f"{path} is empty (0 bytes); a {what} is needed. Copy or download it again.")
+        raise MobileBilayerError(f"{path} is empty (0 bytes), where there should be content ({what}). Copy or download it again.")
     return path
 
 

@@ -31,7 +31,6 @@ from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.quantization.twins import median_ms
 from mobile_bilayer.runtime.bundle import Bundle
-from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.student.network import Student
 from mobile_bilayer.student.weights import load_student
 
@@ -132,8 +131,8 @@ def open_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
     names = [measured.name for measured in open_students(list(paths))]
     opened = {f"{path.name}, {name}": Bundle.open(path) for path, name in zip(paths, names, strict=True)}
     for bundle in opened.values():
-        if bundle.manifest.backend == CORE_ML:
-            raise MobileBilayerError(f"{bundle.where} is for Core ML; --bundle takes those for xnnpack. Leave it out.")
+        if bundle.manifest.backend != "xnnpack":
+            raise MobileBilayerError(f"{bundle.where} is for {bundle.manifest.backend}; --bundle takes those for xnnpack. Leave it out.")
     return opened
 
 

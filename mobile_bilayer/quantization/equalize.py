@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mobile_bilayer.student.network import FrameNetwork, Student
+from mobile_bilayer.student.network import FrameNetwork, Residual, Student
 
 # Of the ratio between loudest and own range. All of it, 1, would make rows of the reading weights as unequal as channels were.
 POWER = 0.5
@@ -92,7 +92,7 @@ def _scale(gain: Tensor, made_by: Sequence[nn.Module], read_by: Sequence[nn.Modu
 
 
 def _see(ranges: dict[nn.Module, Tensor], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    seen = [output, *inputs] if inputs[0].shape[1] == output.shape[1] else [output]  # a residual keeps its input's gain
+    seen = [output, *inputs] if isinstance(module, Residual) else [output]  # what it adds to has the gain of its sum
     for x in seen:
         loudest = x.abs().amax((0, 2, 3)).clamp(min=1e-3)
         ranges[module] = torch.maximum(ranges.get(module, loudest), loudest)

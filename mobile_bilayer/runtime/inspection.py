@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from mobile_bilayer.capture.images import check_input
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.avatar import FORMAT as AVATAR_FORMAT
+from mobile_bilayer.runtime.avatar import TENSORS as AVATAR_TENSORS
 from mobile_bilayer.runtime.avatar import VERSION as AVATAR_VERSION
-from mobile_bilayer.runtime.bundle import LARGEST_FILE, bundle_reader, check_points
+from mobile_bilayer.runtime.bundle import LARGEST_FILE, REQUIRED, bundle_reader, check_points
 from mobile_bilayer.runtime.executorch_file import FileMethod, FileTensor, read_program, runtime_version
 from mobile_bilayer.runtime.manifest import CORE_ML, Manifest, MethodSpec
 
@@ -125,6 +126,10 @@ def _bundle(path: Path) -> Inspection:
     except MobileBilayerError as error:
         found.problems.append(str(error))
         inside = {}
+    if inside:
+        lacking = sorted(set(manifest.methods) - set(inside))
+        found.problems += [f"The program lacks {name}. Export the bundle again." for name in lacking]
+    found.problems += [f"The manifest does not name {name}. Export the bundle again." for name in REQUIRED if name not in manifest.sha256]
     found.methods = [_joined(name, spec, inside.get(name), found.problems) for name, spec in manifest.methods.items()]
     return found
 
@@ -266,6 +271,8 @@ def _avatar(path: Path) -> Inspection:
         found.problems.append(
             f"Its format version is {facts['format_version'][:20]}; this mobile_bilayer reads {AVATAR_VERSION}."
         )
+    if lacking := sorted(AVATAR_TENSORS.keys() - slices.keys()):
+        found.problems.append(f"It lacks {', '.join(lacking)}. Run `mobile-bilayer avatar PHOTO` again.")
     return found
 
 
