@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mobile_bilayer.export import backends
 from mobile_bilayer.export import bundle as module
-from mobile_bilayer.export.backends import BACKENDS, EXECUTORCH, check_qnn
+from mobile_bilayer.export.backends import BACKENDS, EXECUTORCH, check_qnn, check_soc
 from mobile_bilayer.export.bundle import PRECISIONS, TOLERANCES, USUAL, Proof, export_bundle, export_proven
 from mobile_bilayer.export.executorch import Lowered, lower_exported
 from mobile_bilayer.export.program_file import DelegatedCoreML, check_program
@@ -265,11 +266,22 @@ def test_an_sdk_folder_without_its_library_is_named(tmp_path, monkeypatch):
         check_qnn()
 
 
+def test_python_parts_that_another_wheel_lacks_are_named(monkeypatch):
+    """Also where the folder above them is not there."""
+    monkeypatch.setattr(backends, "QNN_PYTHON", "executorch.no_such_folder.python.Adaptor")
+    with pytest.raises(MobileBilayerError, match=r"lacks .*no_such_folder\.python\.Adaptor, which executorch's wheel"):
+        check_qnn()
+
+
+@pytest.mark.parametrize(("soc", "words"), [(None, "is None; qnn needs one of SM8450"), ("SM1", r"is SM1; .*\(Snapdragon 8 Gen 1\)")])
+def test_the_processor_is_asked_for_by_name(soc, words):
+    with pytest.raises(MobileBilayerError, match=words):
+        check_soc("qnn", soc)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--backend", "qnn"], "qnn needs one of SM8450"),
-        (["--backend", "qnn", "--soc", "SM1"], r"is SM1; qnn needs one of SM8450 \(Snapdragon 8 Gen 1\)"),
         (["--soc", "SM8650"], "is for qnn, not for xnnpack"),
         (["--backend", "vulkan", "--precision", "w8a8"], "for vulkan it must be one of fp32, fp16, int8"),
         (["--backend", "coreml-delegate", "--precision", "int8"], "for coreml-delegate it must be one of fp16, w8a8"),
