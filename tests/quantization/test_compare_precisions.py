@@ -82,7 +82,7 @@ def test_a_core_ml_bundle_is_refused_by_name(monkeypatch):
     shipped = Bundle.open()
     for_core_ml = replace(shipped, manifest=replace(shipped.manifest, backend=CORE_ML), where="apple")
     monkeypatch.setattr(compare.Bundle, "open", lambda *_: for_core_ml)
-    with pytest.raises(MobileBilayerError, match="apple is for Core ML"):
+    with pytest.raises(MobileBilayerError, match="apple is for coreml; --bundle takes those for xnnpack"):
         compare.open_bundles([bundle_path()])
 
 
