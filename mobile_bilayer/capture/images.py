@@ -139,7 +139,7 @@ def check_input(path: Path, what: str) -> Path:
     if not path.is_file():
         raise MobileBilayerError(f"{path} does not exist ({what}). Check the path.")
     if path.stat().st_size == 0:
-        raise MobileBilayerError(f"{path} is empty (0 bytes), where there should be content ({what}). Copy or download it again.")
+        raise MobileBilayerError(f"{path} is empty (0 bytes); content is needed ({what}). Copy or download it again.")
     return path
 
 
