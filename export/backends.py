@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, qui
 from torch.export import ExportedProgram
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.runtime.executorch_file import runtime_version
 
 CORE_ML_DELEGATE = "coreml-delegate"
-EXECUTORCH = (
-    f"executorch {version('executorch')}"  # it reads what its own version wrote; what older ones do is not tested
-)
+EXECUTORCH = runtime_version()  # it reads what its own version wrote; what older ones do is not tested
 
 # Qualcomm's SDK, which is not ours to download for anybody.
 QNN_SDK = "2.37.0.250724"  # the one that executorch's own installer takes

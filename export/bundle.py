@@ -22,6 +22,7 @@ from mobile_bilayer.export.coreml import choose_ios, convert_student
 from mobile_bilayer.export.coreml_tools import IOS, core_ml_runs_here, coremltools
 from mobile_bilayer.export.executorch import (
     EXPLAINED,
+    INT8,
     EncodeAvatar,
     GraphProgram,
     Lowered,
@@ -68,7 +69,6 @@ PRECISIONS = {name: about.precisions for name, about in BACKENDS.items()} | {COR
 USUAL = {name: about.usual for name, about in BACKENDS.items()} | {CORE_ML: "fp16"}
 RUN_HERE = (CORE_ML, *(name for name, about in BACKENDS.items() if about.runs_here))  # Core ML's by the evaluator
 RUN, EVALUATED, LOWERED = "run", "evaluated", "lowered only"
-QUANTIZED = ("int8", "w8a8")  # what a recipe is followed in
 CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8
 NOT_RUN = "not run here, as it runs on Apple's systems only"
 NO_RUNTIME = "not run here, as its runtime is not in ExecuTorch's Python package"
@@ -472,9 +472,9 @@ def _check_options(
         raise MobileBilayerError(
             f"The precision is {precision!r}; for {backend} it must be one of {', '.join(PRECISIONS[backend])}."
         )
-    if precision not in QUANTIZED and (recipe or trained):
+    if precision not in INT8 and (recipe or trained):
         raise MobileBilayerError(
-            f"A recipe and int8 trunks are of {' and '.join(QUANTIZED)}, not of {precision}. Leave them out, or export one of these."
+            f"A recipe and int8 trunks are of {' and '.join(INT8)}, not of {precision}. Leave them out, or export one of these."
         )
     if backend in BACKENDS:
         BACKENDS[backend].check()

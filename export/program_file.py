@@ -10,7 +10,7 @@ import numpy as np
 from mobile_bilayer.export.mil_evaluator import MilProgram
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.runtime.executorch_file import FileMethod, read_program
+from mobile_bilayer.runtime.executorch_file import FileMethod, read_program, without_overload
 from mobile_bilayer.runtime.manifest import MethodSpec
 
 
@@ -35,17 +35,13 @@ def check_program(data: bytes, specs: dict[str, MethodSpec], delegate: str, wher
         if {call.backend for call in method.calls} != {delegate}:
             found = ", ".join(sorted({call.backend for call in method.calls})) or "no backend"
             raise MobileBilayerError(f"{where}: {name} is made for {found}; it must be {delegate}. Export it again.")
-        named = {_without_overload(operator) for operator in spec.undelegated}  # a file says `out` for the overload
-        unnamed = sorted({_without_overload(operator) for operator in method.undelegated} - named)
+        named = {without_overload(operator) for operator in spec.undelegated}
+        unnamed = sorted({without_overload(operator) for operator in method.undelegated} - named)
         if unnamed:
             raise MobileBilayerError(
                 f"{where}: {name} has {', '.join(unnamed)} outside {delegate}, which the manifest does not name. Export it again."
             )
     return methods
-
-
-def _without_overload(operator: str) -> str:
-    return ".".join(operator.replace("::", ".").split(".")[:2])
 
 
 class DelegatedCoreML:

@@ -246,6 +246,11 @@ def _method(plan: Any, program: Any, data: bytes, base: int) -> FileMethod:
     )
 
 
+def without_overload(operator: str) -> str:
+    """A file names another overload than the graph did: "aten.cumsum" of "aten::cumsum.out" and of "aten.cumsum.default"."""
+    return ".".join(operator.replace("::", ".").split(".")[:2])
+
+
 def _tensor(value: Any) -> FileTensor | None:
     tensor = value.val
     if type(tensor).__name__ != "Tensor":

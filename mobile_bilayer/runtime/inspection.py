@@ -18,7 +18,13 @@ from mobile_bilayer.runtime.avatar import FORMAT as AVATAR_FORMAT
 from mobile_bilayer.runtime.avatar import TENSORS as AVATAR_TENSORS
 from mobile_bilayer.runtime.avatar import VERSION as AVATAR_VERSION
 from mobile_bilayer.runtime.bundle import LARGEST_FILE, REQUIRED, bundle_reader, check_points
-from mobile_bilayer.runtime.executorch_file import FileMethod, FileTensor, read_program, runtime_version
+from mobile_bilayer.runtime.executorch_file import (
+    FileMethod,
+    FileTensor,
+    read_program,
+    runtime_version,
+    without_overload,
+)
 from mobile_bilayer.runtime.manifest import CORE_ML, Manifest, MethodSpec
 
 CARD_LINES = 8  # of a model card's beginning
@@ -163,17 +169,12 @@ def _joined(name: str, spec: MethodSpec, inside: Method | None, problems: list[s
             problems.append(
                 f"The program's {name} {kind} {[v.shape for v in theirs]}, the manifest says {[v.shape for v in ours]}."
             )
-    named = {_operator(name) for name in spec.undelegated}
-    if unnamed := sorted(name for name in inside.undelegated if _operator(name) not in named):
+    named = {without_overload(name) for name in spec.undelegated}
+    if unnamed := sorted(name for name in inside.undelegated if without_overload(name) not in named):
         problems.append(
             f"{name} has operators outside of the backend that the manifest does not name: {', '.join(unnamed)}."
         )
     return Method(name, *values, inside.delegated, inside.undelegated, inside.share)
-
-
-def _operator(name: str) -> str:
-    """Without its overload, of which a file has another than a graph: "aten.cumsum" of "aten::cumsum.out"."""
-    return ".".join(name.replace("::", ".").split(".")[:2])
 
 
 def _program(path: Path) -> Inspection:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mobile_bilayer import Bundle, MobileBilayerError
+from mobile_bilayer.runtime import inspection
 from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.runtime.inspection import inspect, to_json
 from mobile_bilayer.samples import sample_photo
@@ -67,7 +69,25 @@ def test_an_avatar_is_told_and_one_of_another_version_is_a_problem(shipped, tmp_
     assert {v.name: v.shape for v in found.tensors}["texture"] == (256, 256, 3)
     header = {"format": "mobile_bilayer avatar", "version": "7"}
     save_file({"x": np.zeros(2, np.float32)}, tmp_path / "new.avatar", header)
-    assert "format version is 7; this mobile_bilayer reads 1" in inspect(tmp_path / "new.avatar").problems[0]
+    version, tensors = inspect(tmp_path / "new.avatar").problems
+    assert "format version is 7; this mobile_bilayer reads 1" in version
+    assert tensors.startswith("It lacks alpha, background, ")
+
+
+def test_a_manifest_that_names_no_golden_vectors_is_a_problem(folder):
+    """`Bundle.open` refuses it as well."""
+    values = json.loads((folder / "manifest.json").read_text())
+    del values["sha256"]["golden.safetensors"]
+    (folder / "manifest.json").write_text(json.dumps(values))
+    assert inspect(folder).problems == ["The manifest does not name golden.safetensors. Export the bundle again."]
+    with pytest.raises(MobileBilayerError, match=r"golden\.safetensors"):
+        Bundle.open(folder)
+
+
+def test_a_program_that_lacks_a_method_is_a_problem(folder, monkeypatch):
+    real = inspection.read_program
+    monkeypatch.setattr(inspection, "read_program", lambda *a: replace(real(*a), methods=real(*a).methods[:1]))
+    assert inspect(folder).problems == ["The program lacks render_layers. Export the bundle again."]
 
 
 def test_a_changed_file_and_a_missing_one_are_told_beside_what_is_right(folder, shipped, command_line):
@@ -100,8 +120,6 @@ def test_a_program_that_is_not_the_manifests_is_a_problem(folder, shipped):
 
 
 def test_an_operator_that_the_manifest_does_not_name_is_a_problem(folder, shipped, monkeypatch):
-    from mobile_bilayer.runtime import inspection
-
     real = inspection.read_program
 
     def with_one_outside(data: bytes, where: str):
