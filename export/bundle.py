@@ -73,6 +73,7 @@ RUN_HERE = (CORE_ML, *(name for name, about in BACKENDS.items() if about.runs_he
 RUN, EVALUATED, LOWERED = "run", "evaluated", "lowered only"
 CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8
 NOT_RUN = "not run here, as it runs on Apple's systems only"
+NO_DELEGATE = "not run here, as ExecuTorch's Core ML delegate runs inside apps only"
 NO_RUNTIME = "not run here, as its runtime is not in ExecuTorch's Python package"
 COMPOSITE_PX = 64  # golden composites are a quarter of the size: the bundle stays small
 
@@ -576,7 +577,7 @@ def _prove(
             "Our evaluator of the Core ML programs inside the file: run.",
             graph,
             read,
-            f"Core ML itself: {NOT_RUN}.",
+            f"Core ML itself: {NO_DELEGATE}.",
         ]
         return Proof(EVALUATED, tuple(checks), errors, share)
     return Proof(LOWERED, (graph, read, f"{backend.title} itself: {NO_RUNTIME}."), graph_errors, share)

@@ -10,8 +10,10 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
-from mobile_bilayer.runtime.executorch_file import check_format, quiet_runtime, why_not, words
+from mobile_bilayer.runtime.executorch_file import DELEGATES, check_format, quiet_runtime, why_not, words
 from mobile_bilayer.runtime.manifest import MethodSpec
+
+HERE = ("xnnpack",)  # QNN's counts itself as available too, without a processor to run on
 
 
 class Program:
@@ -24,11 +26,10 @@ class Program:
         self, data: bytes, methods: dict[str, MethodSpec], backend: str, where: str, made_for: str = ""
     ) -> None:
         runtime = quiet_runtime()
-        names = {"xnnpack": "XnnpackBackend"}
-        if backend not in names or not runtime.backend_registry.is_available(names[backend]):
+        if backend not in HERE or not runtime.backend_registry.is_available(DELEGATES[backend]):
             raise MobileBilayerError(
                 f"{where} is made for the backend {backend!r}, whose runtime is not in ExecuTorch's Python package: it runs on "
-                f"phones. Here, run the student's bundle for {', '.join(sorted(names))} (mobile-bilayer export --backend xnnpack)."
+                f"phones. Here, run the student's bundle for {', '.join(HERE)} (mobile-bilayer export --backend xnnpack)."
             )
         check_format(data, where, made_for)
         self._lock = threading.Lock()
