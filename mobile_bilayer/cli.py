@@ -392,6 +392,9 @@ def export(
 
 def _export(weights: Path, prepared: Path, output: Path, **options: object) -> None:
     """`export_proven`, and what it found on pairs that it was not calibrated on."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()  # before what export imports: that would have its say
     from mobile_bilayer.export.bundle import export_proven
 
     with out.status("Exporting; this takes some minutes"):
@@ -407,6 +410,9 @@ def _export(weights: Path, prepared: Path, output: Path, **options: object) -> N
 
 def _export_all(weights: Path, prepared: Path, output: Path, **options: object) -> int:
     """Each backend's usual bundle, and one table of them. Exit code 1 when one failed."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()
     from mobile_bilayer.export.bundle import export_all
 
     with _progress() as on_progress:
@@ -460,6 +466,9 @@ def quantize(
     quick: Annotated[bool, typer.Option("--quick", help="With --compare: without identity and jitter, which must find faces.")] = False,
 ) -> None:
     """Make an int8 bundle of float weights, and prove it. Or see what int8 costs: --sensitivity, --compare."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()
     from mobile_bilayer.quantization.recipes import Recipe
 
     recipe = Recipe(observer=observer)
