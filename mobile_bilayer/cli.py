@@ -709,7 +709,6 @@ def gate(
     with _extra("evaluation"):
         from mobile_bilayer.gates import figures, public_set, report, rows
         from mobile_bilayer.gates.measure import measure
-    gates = rows.read_gates()
     if table:
         if fidelity is not None or ratios is not None:
             figures.take_figures(fidelity, ratios)
@@ -720,6 +719,7 @@ def gate(
         public_set.make_reference()
         out.print(f"{public_set.REFERENCE}: {public_set.REFERENCE.stat().st_size / 1000:.0f} kB", soft_wrap=True)
         return 0
+    gates = rows.read_gates()
     with _progress() as on_progress:
         measured = measure(bundle, short, on_progress=on_progress)
     verdicts = report.judge(gates, measured, short)

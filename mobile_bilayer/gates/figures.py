@@ -45,7 +45,7 @@ ROWS = (
 
 def figures_table(figures: Mapping[str, Mapping]) -> str:
     """Markdown."""
-    heads = ("", "precision", "GMACs", "KiB", "faster", "L1", "mouth, eyes", "opened mouth", "shut eyes", "LPIPS", "identity", "jitter", "flicker")
+    heads = ("", "precision", "GMACs", "KiB", "times faster", "L1", "mouth, eyes", "opened mouth", "shut eyes", "LPIPS", "identity", "jitter", "flicker")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in ROWS:
         of = figures["rows"][row.method]
@@ -53,9 +53,9 @@ def figures_table(figures: Mapping[str, Mapping]) -> str:
         cells = [
             row.title,
             row.precision or "–",
-            f"{of['macs'] / 1e9:.2f}" if "macs" in of else "–",
+            f"{of['macs'] / 1e9:.3g}" if "macs" in of else "–",
             f"{of['bytes'] / 1024:.0f}" if "bytes" in of else "–",
-            "–" if ratio is None else f"{ratio:.0f}x",
+            "–" if ratio is None else f"{ratio:.0f}",
             *(f"{of[metric]:.{digits}f}" for metric, digits in FIDELITY.items()),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -130,9 +130,8 @@ def _moved(rgb: np.ndarray, to_crop: np.ndarray, keypoints: np.ndarray, degrees:
     move[:2, 2] += shift
     whole = np.eye(3)
     whole[:2] = to_crop
-    picture = cv2.warpAffine(
-        rgb, (move @ whole)[:2], (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    flags = cv2.INTER_CUBIC if to_crop[0, 0] > 1 else cv2.INTER_LINEAR  # as `Crop.cut` does
+    picture = cv2.warpAffine(rgb, (move @ whole)[:2], (SIDE_PX, SIDE_PX), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     pixels = (keypoints[:, :2] + 1) * (SIDE_PX / 2) - 0.5
     pixels = pixels @ move[:2, :2].T + move[:2, 2]
     landmarks = keypoints.copy()
