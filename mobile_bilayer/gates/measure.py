@@ -238,7 +238,7 @@ def _jitter(frames: list[np.ndarray]) -> float:
     return jitter(np.stack([np.zeros((478, 3), np.float32) if look is None else look for look in looks]), found, turns=STEPS)
 
 
-def measure_speed(measured: Measured, bundle: Bundle, short: bool, teacher_program: bytes | None = None) -> None:
+def measure_speed(measured: Measured, bundle: Bundle, short: bool) -> None:
     """The full-size teacher's frame and the tracker's, of the student's own."""
     from executorch.runtime import Runtime
 
@@ -247,7 +247,7 @@ def measure_speed(measured: Measured, bundle: Bundle, short: bool, teacher_progr
     points = source.poses["mouth wide open"]
     batch = source.batch([points])
     seen = look_at_a_frame(load_teacher()[0], batch["image"], batch["source_points"], batch["points"])
-    data = teacher_program or lower_teacher(seen)  # kept: the runtime reads weights where they are
+    data = lower_teacher(seen)  # kept: the runtime reads weights where they are
     program = Runtime.get().load_program(data)
     method, inputs = program.load_method("forward"), list(seen.inputs)
 
