@@ -255,7 +255,7 @@ def measure_speed(measured: Measured, bundle: Bundle, short: bool) -> None:
         method.execute(inputs)
 
     def keep(name: str, slow: str, quick: str, ratio: Ratio) -> float:
-        measured.times_ms |= {slow: ratio.slow_ms, quick: ratio.quick_ms}
+        measured.times_ms = {slow: ratio.slow_ms, quick: ratio.quick_ms} | measured.times_ms
         measured.values[name] = ratio.ratio
         return ratio.ratio
 

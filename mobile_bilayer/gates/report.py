@@ -49,7 +49,7 @@ def judge(gates: Sequence[Gate], measured: Measured, short: bool) -> list[Verdic
         elif gate.name in measured.why_not:
             out.append(Verdict(gate, "not measured", why=measured.why_not[gate.name]))
         elif short and not gate.short:
-            out.append(Verdict(gate, "left out", why="it takes long: leave --short out"))
+            out.append(Verdict(gate, "left out"))
         else:
             raise MobileBilayerError(f"benchmarks/gates.toml: nothing measures {gate.name}. Correct its name.")
     return out

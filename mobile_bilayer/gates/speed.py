@@ -52,7 +52,9 @@ def one_core() -> Iterator[None]:
     quiet_runtime()
     from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
 
-    threads, cv_threads, pool = torch.get_num_threads(), cv2.getNumThreads(), _threadpool_get_thread_count()
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    with quiet_stderr():  # it looks at the processor, and says so
+        pool = _threadpool_get_thread_count()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
         torch.set_num_threads(1)
