@@ -719,7 +719,7 @@ def gate(
         public_set.make_reference()
         out.print(f"{public_set.REFERENCE}: {public_set.REFERENCE.stat().st_size / 1000:.0f} kB", soft_wrap=True)
         return 0
-    gates = rows.read_gates()
+    gates = rows.read_gates(rows.GATES)
     with _progress() as on_progress:
         measured = measure(bundle, short, on_progress=on_progress)
     verdicts = report.judge(gates, measured, short)

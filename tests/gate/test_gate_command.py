@@ -67,7 +67,6 @@ def test_tighten_moves_a_gate_that_is_beaten(command_line, measured, monkeypatch
     copy = tmp_path / "gates.toml"
     copy.write_text(rows.GATES.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(rows, "GATES", copy)
-    monkeypatch.setattr(rows.read_gates, "__defaults__", (copy,))
     measured.values["bundle.teacher.lpips"] = 0.001
     code, out, _ = command_line("gate --tighten")
     assert code == 0 and "moved bundle.teacher.lpips" in " ".join(out.split())
