@@ -131,7 +131,11 @@ def take_figures(fidelity: Path | None, ratios: Path | None, path: Path = FIGURE
             report = json.loads(check_input(ratios, "report").read_text("utf-8"))
             found = {run["params"]["size"]: run["extra_info"]["teacher_over_student"] for run in report["benchmarks"]}
             rows["teacher"]["teacher_over"] = 1.0
-            rows["S int8"]["teacher_over"], rows["XS float"]["teacher_over"] = float(found["S"]), float(found["XS"])
+            for row in ROWS:
+                if row.size in found:
+                    rows[row.method]["teacher_over"] = float(found[row.size])
+            if "teacher_over" not in rows["S int8"]:
+                raise KeyError("S")
             machine = f"{report['machine_info']['system']} {report['machine_info']['machine']}, {report['machine_info']['cpu']['brand_raw']}"
             figures["sources"]["ratios"] = {"command": "pytest benchmarks/test_teacher_ratio.py --benchmark-json", "machine": machine, "measured": report["datetime"]}
     except (ValueError, KeyError, TypeError) as error:
