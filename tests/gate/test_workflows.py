@@ -42,7 +42,7 @@ def test_a_workflow_is_whole(path):
     assert set(read) <= {"name", True, "permissions", "concurrency", "jobs"}  # YAML 1.1 takes `on` for a truth
     assert read["permissions"] == {"contents": "read"} and set(read[True]) == {"push", "pull_request"}
     for job in read["jobs"].values():
-        assert set(job) <= {"runs-on", "container", "timeout-minutes", "steps"} and job["timeout-minutes"] <= 90
+        assert set(job) <= {"runs-on", "container", "timeout-minutes", "env", "steps"} and job["timeout-minutes"] <= 90
         for step in job["steps"]:
             assert ("uses" in step) != ("run" in step)
             assert set(step) <= {"name", "uses", "with", "run", "working-directory"}
