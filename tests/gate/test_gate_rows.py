@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.gates import rows
 from mobile_bilayer.gates.rows import GATES, HELD_OUT, HOW, Gate, read_gates, tighten
 
 ROWS = """# A comment that stays.
@@ -123,6 +124,12 @@ def test_a_file_without_rows_is_refused(path, text):
     path.write_text(text)
     with pytest.raises(MobileBilayerError, match=r"gates\.toml"):
         read_gates(path)
+
+
+def test_without_the_repository_the_error_says_where_gates_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(rows, "GATES", tmp_path / "gates.toml")
+    with pytest.raises(MobileBilayerError, match=r"gates come with the project's repository"):
+        read_gates(rows.GATES)
 
 
 def test_tightening_moves_only_what_is_better_and_keeps_all_else_as_it_is_written(path):
