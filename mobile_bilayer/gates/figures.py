@@ -14,7 +14,16 @@ from mobile_bilayer.gates.rows import ROOT, today
 
 FIGURES, README = ROOT / "benchmarks" / "figures.json", ROOT / "README.md"
 BEGIN, END = "<!-- figures: mobile-bilayer gate --table -->", "<!-- figures end -->"
-FIDELITY = {"l1": 4, "mouth_and_eyes": 4, "opened_mouth": 3, "shut_eyes": 3, "lpips": 4, "identity": 3, "jitter": 2, "flicker": 2}  # and digits
+FIDELITY = {
+    "l1": 4,
+    "mouth_and_eyes": 4,
+    "opened_mouth": 3,
+    "shut_eyes": 3,
+    "lpips": 4,
+    "identity": 3,
+    "jitter": 2,
+    "flicker": 2,
+}  # and digits
 
 TEACHER_MACS = 4_310_000_000  # of the paper's generator: tests/teacher/test_landmark.py counts them
 
@@ -45,7 +54,21 @@ ROWS = (
 
 def figures_table(figures: Mapping[str, Mapping]) -> str:
     """Markdown."""
-    heads = ("", "precision", "GMACs", "KiB", "times faster", "L1", "mouth, eyes", "opened mouth", "shut eyes", "LPIPS", "identity", "jitter", "flicker")
+    heads = (
+        "",
+        "precision",
+        "GMACs",
+        "KiB",
+        "times faster",
+        "L1",
+        "mouth, eyes",
+        "opened mouth",
+        "shut eyes",
+        "LPIPS",
+        "identity",
+        "jitter",
+        "flicker",
+    )
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in ROWS:
         of = figures["rows"][row.method]
@@ -69,7 +92,9 @@ def read_figures(path: Path = FIGURES) -> dict:
             for metric in FIDELITY:
                 float(figures["rows"][row.method][metric])
     except (ValueError, KeyError, TypeError) as error:
-        raise MobileBilayerError(f"{path} lacks figures ({error!r}). Run `mobile-bilayer gate --table` with --fidelity and --ratios.") from error
+        raise MobileBilayerError(
+            f"{path} lacks figures ({error!r}). Run `mobile-bilayer gate --table` with --fidelity and --ratios."
+        ) from error
     return figures
 
 
@@ -126,7 +151,11 @@ def take_figures(fidelity: Path | None, ratios: Path | None, path: Path = FIGURE
                 of = report["methods"][row.method]
                 rows[row.method] |= {metric: float(of[metric]["mean"]) for metric in FIDELITY}
             about = f"{report['pairs']} pairs of {report['clips']} clips, {report['people']} people"
-            figures["sources"]["fidelity"] = {"command": "mobile-bilayer evaluate fidelity prepared-eval/ --student ... --json", "set": about, "taken": today()}
+            figures["sources"]["fidelity"] = {
+                "command": "mobile-bilayer evaluate fidelity prepared-eval/ --student ... --json",
+                "set": about,
+                "taken": today(),
+            }
         if ratios is not None:
             report = json.loads(check_input(ratios, "report").read_text("utf-8"))
             found = {run["params"]["size"]: run["extra_info"]["teacher_over_student"] for run in report["benchmarks"]}
@@ -137,7 +166,11 @@ def take_figures(fidelity: Path | None, ratios: Path | None, path: Path = FIGURE
             if "teacher_over" not in rows["S int8"]:
                 raise KeyError("S")
             machine = f"{report['machine_info']['system']} {report['machine_info']['machine']}, {report['machine_info']['cpu']['brand_raw']}"
-            figures["sources"]["ratios"] = {"command": "pytest benchmarks/test_teacher_ratio.py --benchmark-json", "machine": machine, "measured": report["datetime"]}
+            figures["sources"]["ratios"] = {
+                "command": "pytest benchmarks/test_teacher_ratio.py --benchmark-json",
+                "machine": machine,
+                "measured": report["datetime"],
+            }
     except (ValueError, KeyError, TypeError) as error:
         raise MobileBilayerError(
             f"{fidelity or ratios} lacks what the table needs ({error!r}): of `evaluate fidelity --json` with all of "

@@ -95,7 +95,8 @@ def draw(bundle: Bundle, student: Student, source: Source) -> Drawn:
     batch = source.batch([points[:, :2] for points in landmarks])
     code = student.encoder(batch["image"], batch["source_points"])
     of_float = [
-        student.frame(code.landmark_features, code.map_features, batch["source_points"], points[None]) for points in batch["points"]
+        student.frame(code.landmark_features, code.map_features, batch["source_points"], points[None])
+        for points in batch["points"]
     ]
     return Drawn(
         source,
@@ -118,7 +119,9 @@ def measure(
         begun = time.perf_counter()
         bundle = Bundle.open(path)
         if bundle.manifest.backend != "xnnpack":
-            raise MobileBilayerError(f"{bundle.where} is for {bundle.manifest.backend}; the gate measures bundles for xnnpack. Export one.")
+            raise MobileBilayerError(
+                f"{bundle.where} is for {bundle.manifest.backend}; the gate measures bundles for xnnpack. Export one."
+            )
         student, _ = load_student()
         measured, known = Measured(), read_reference(reference)
         steps = [
@@ -147,7 +150,9 @@ def draw_all(bundle: Bundle, student: Student) -> list[Drawn]:
 
 
 @torch.no_grad()
-def measure_renderings(measured: Measured, drawn: list[Drawn], reference: dict[str, dict[str, np.ndarray]], student: str) -> None:
+def measure_renderings(
+    measured: Measured, drawn: list[Drawn], reference: dict[str, dict[str, np.ndarray]], student: str
+) -> None:
     """Against the teacher, the photos and the float student; the compositor against its formula; the face against the photo's."""
     for who in ("bundle", "float"):
         pairs = [_against_teacher(of, who, reference[of.source.name]) for of in drawn]
@@ -158,13 +163,20 @@ def measure_renderings(measured: Measured, drawn: list[Drawn], reference: dict[s
     measured.add(("bundle.identity",), lambda: (_identity(drawn),))
 
 
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # renders, targets, and where (N, 1, H, W) is measured: all, mouth and eyes
+Pairs = tuple[
+    Tensor, Tensor, Tensor, Tensor
+]  # renders, targets, and where (N, 1, H, W) is measured: all, mouth and eyes
 
 
 def _against_teacher(of: Drawn, who: str, reference: dict[str, np.ndarray]) -> Pairs:
     poses = of.source.poses
     targets = _tensor([reference[name] for name in poses])
-    return getattr(of, who)[: len(poses)], targets, torch.ones_like(targets[:, :1]) > 0, _mouths_and_eyes(poses.values())
+    return (
+        getattr(of, who)[: len(poses)],
+        targets,
+        torch.ones_like(targets[:, :1]) > 0,
+        _mouths_and_eyes(poses.values()),
+    )
 
 
 def _against_pictures(of: Drawn, who: str) -> Pairs:
@@ -235,7 +247,9 @@ def _jitter(frames: list[np.ndarray]) -> float:
     with Landmarker(video=False) as landmarker:
         looks = [detect_padded(landmarker, rgb) for rgb in frames]
     found = np.array([look is not None for look in looks])
-    return jitter(np.stack([np.zeros((478, 3), np.float32) if look is None else look for look in looks]), found, turns=STEPS)
+    return jitter(
+        np.stack([np.zeros((478, 3), np.float32) if look is None else look for look in looks]), found, turns=STEPS
+    )
 
 
 def measure_speed(measured: Measured, bundle: Bundle, short: bool) -> None:
@@ -327,7 +341,10 @@ def measure_sizes(measured: Measured, bundle: Bundle) -> None:
 def frame_macs(size: str) -> int:
     """Multiplications of one frame. Doubling sides is an operator where it is exported, and no product of matrices."""
     frame = FrameNetwork(SIZES[size])
-    features, maps = torch.zeros(1, POINTS, frame.config.features + 3), torch.zeros(1, frame.config.frame_widths[1], 32, 32)
+    features, maps = (
+        torch.zeros(1, POINTS, frame.config.features + 3),
+        torch.zeros(1, frame.config.frame_widths[1], 32, 32),
+    )
     points = torch.zeros(1, POINTS, 2)
     with FlopCounterMode(display=False) as counter:
         frame(features, maps, points, points)

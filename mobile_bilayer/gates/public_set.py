@@ -37,7 +37,12 @@ TURNED = {"far to one side": -15.0, "far to the other": 15.0}  # degrees, of the
 WIDE = ("mouth wide open", 159, 1.7)  # so many times as far from the neutral face
 WALK = (60, 65, 70, 75, 80)  # frames between which steadiness is measured: a fifth of a second apart
 # The photo itself, as if the head had moved in its plane: degrees, size, and shift in pixels of the crop.
-MOVES = {"still": (0.0, 1.0, (0, 0)), "tilted": (8.0, 1.0, (0, 0)), "tilted, nearer": (-6.0, 1.08, (4, 6)), "aside": (0.0, 0.95, (-10, -4))}
+MOVES = {
+    "still": (0.0, 1.0, (0, 0)),
+    "tilted": (8.0, 1.0, (0, 0)),
+    "tilted, nearer": (-6.0, 1.08, (4, 6)),
+    "aside": (0.0, 0.95, (-10, -4)),
+}
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,9 @@ def _about_y(degrees: float) -> np.ndarray:
     return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
 
 
-def _moved(rgb: np.ndarray, to_crop: np.ndarray, keypoints: np.ndarray, degrees: float, size: float, shift: tuple[int, int]) -> MovedPhoto:
+def _moved(
+    rgb: np.ndarray, to_crop: np.ndarray, keypoints: np.ndarray, degrees: float, size: float, shift: tuple[int, int]
+) -> MovedPhoto:
     middle = (keypoints[:, :2].mean(0) + 1) * (SIDE_PX / 2) - 0.5  # OpenCV calls pixel 0's centre 0
     move = np.eye(3)
     move[:2] = cv2.getRotationMatrix2D(middle.astype(float).tolist(), degrees, size)
@@ -164,4 +171,7 @@ def read_reference(path: Path = REFERENCE) -> dict[str, dict[str, np.ndarray]]:
             "Run `mobile-bilayer gate --make-reference`, and look at what it made."
         )
     tiles = sheet.reshape(len(SAMPLES), SIDE_PX, len(poses), SIDE_PX, 3).swapaxes(1, 2)
-    return {name: dict(zip(poses, map(np.ascontiguousarray, line), strict=True)) for name, line in zip(SAMPLES, tiles, strict=True)}
+    return {
+        name: dict(zip(poses, map(np.ascontiguousarray, line), strict=True))
+        for name, line in zip(SAMPLES, tiles, strict=True)
+    }

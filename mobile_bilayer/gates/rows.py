@@ -17,7 +17,9 @@ from mobile_bilayer.errors import MobileBilayerError
 
 ROOT = Path(__file__).parents[2]  # of a clone of the project
 GATES = ROOT / "benchmarks" / "gates.toml"
-HELD_OUT = "held-out clips"  # measured by tests/evaluation/test_gates.py, which needs clips that are not ours to publish
+HELD_OUT = (
+    "held-out clips"  # measured by tests/evaluation/test_gates.py, which needs clips that are not ours to publish
+)
 # What `measure` knows to measure, and what it takes.
 HOW = {
     "public set": "sample photos, driven by the shipped track; against the teacher's renderings and the photos themselves",
@@ -109,7 +111,9 @@ def _gate(row: Mapping[str, object], path: Path) -> Gate:
         kinds = {"float": (int, float), "bool": bool}.get(str(field.type), str)
         value = row[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
-            raise MobileBilayerError(f"{where}: {name} is {value!r}, which is no {str(field.type).split('[')[0]}. Correct it.")
+            raise MobileBilayerError(
+                f"{where}: {name} is {value!r}, which is no {str(field.type).split('[')[0]}. Correct it."
+            )
     gate = Gate(**row)
     if gate.better not in ("lower", "higher"):
         raise MobileBilayerError(f"{where}: better is {gate.better!r}; it must be lower or higher.")
@@ -124,7 +128,9 @@ def _gate(row: Mapping[str, object], path: Path) -> Gate:
             "or mend what made it worse."
         )
     if loosened < 0:
-        raise MobileBilayerError(f"{where}: its value {gate.value:g} is better than its best, {gate.best:g}. Set best too.")
+        raise MobileBilayerError(
+            f"{where}: its value {gate.value:g} is better than its best, {gate.best:g}. Set best too."
+        )
     return gate
 
 
@@ -147,7 +153,9 @@ def tighten(path: Path, measured: Mapping[str, float], set_by: str) -> list[str]
         with written_aside(path) as aside:
             aside.write_text(text, "utf-8")
             if read_gates(aside) != wanted:
-                raise MobileBilayerError(f"{path} is written in a way that can't be edited safely. Move these by hand: {', '.join(moved)}.")
+                raise MobileBilayerError(
+                    f"{path} is written in a way that can't be edited safely. Move these by hand: {', '.join(moved)}."
+                )
     return moved
 
 
@@ -167,7 +175,9 @@ def _with(text: str, name: str, part: str, value: float | str, path: Path) -> st
 def today(root: Path = ROOT) -> str:
     """Date and commit, as a row's `set` has them."""
     try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
         commit = done.stdout.strip()
     except OSError:
         commit = ""

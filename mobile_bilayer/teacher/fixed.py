@@ -101,7 +101,9 @@ def look_at_a_frame(teacher: LandmarkTeacher, image: Tensor, source_points: Tens
     hooks = [
         teacher.keypoints_embedder.register_forward_pre_hook(lambda _, args: given.update(pose=args[0])),
         teacher.inference_generator.register_forward_hook(
-            lambda _, args, out: given.update(params=args[1], extra=[args[2][side] for side in sorted(args[2])], out=out)
+            lambda _, args, out: given.update(
+                params=args[1], extra=[args[2][side] for side in sorted(args[2])], out=out
+            )
         ),
     ]
     try:

@@ -39,7 +39,9 @@ def test_what_ships_beats_the_landmark_warp_as_promised(fidelity, gate):
     table = fidelity.table
     assert fidelity.pairs == 24
     ratio = table[method][metric] / table["landmark warp"][metric]
-    assert gate.holds(ratio), f"{gate.name} is {ratio:.4f}; benchmarks/gates.toml promises {gate.value} and {gate.margin} of noise"
+    assert gate.holds(ratio), (
+        f"{gate.name} is {ratio:.4f}; benchmarks/gates.toml promises {gate.value} and {gate.margin} of noise"
+    )
 
 
 def test_the_landmark_warp_beats_a_photo_that_stands_still(fidelity):

@@ -15,7 +15,9 @@ from mobile_bilayer.gates.rows import HELD_OUT, read_gates
 @pytest.fixture
 def measured(monkeypatch) -> Measured:
     """What the command will find: at first all gates as they are."""
-    found = Measured({gate.name: gate.value for gate in read_gates() if gate.how != HELD_OUT}, times_ms={"teacher": 310.0})
+    found = Measured(
+        {gate.name: gate.value for gate in read_gates() if gate.how != HELD_OUT}, times_ms={"teacher": 310.0}
+    )
     monkeypatch.setattr(measure, "measure", lambda *_, **__: found)
     monkeypatch.delenv("MOBILE_BILAYER_NO_SKIPS", raising=False)
     return found
@@ -131,8 +133,15 @@ def test_figures_come_from_the_two_reports(tmp_path):
     fidelity = {"pairs": 2, "clips": 1, "people": 1, "methods": {}}
     for row in figures.ROWS:
         fidelity["methods"][row.method] = {metric: {"mean": 0.25} for metric in figures.FIDELITY}
-    runs = [{"params": {"size": size}, "extra_info": {"teacher_over_student": ratio}} for size, ratio in (("S", 41.6), ("XS", 80))]
-    ratios = {"benchmarks": runs, "datetime": "2026", "machine_info": {"system": "Linux", "machine": "x", "cpu": {"brand_raw": "y"}}}
+    runs = [
+        {"params": {"size": size}, "extra_info": {"teacher_over_student": ratio}}
+        for size, ratio in (("S", 41.6), ("XS", 80))
+    ]
+    ratios = {
+        "benchmarks": runs,
+        "datetime": "2026",
+        "machine_info": {"system": "Linux", "machine": "x", "cpu": {"brand_raw": "y"}},
+    }
     (tmp_path / "fidelity.json").write_text(json.dumps(fidelity))
     (tmp_path / "ratios.json").write_text(json.dumps(ratios))
     figures.take_figures(tmp_path / "fidelity.json", tmp_path / "ratios.json", tmp_path / "figures.json")

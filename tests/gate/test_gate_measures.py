@@ -70,7 +70,10 @@ def test_another_students_bundle_is_not_held_against_our_float_weights():
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(ModuleNotFoundError("No module named 'dlib'", name="dlib"), "dlib"), (MobileBilayerError("It is not here."), "not here")],
+    [
+        (ModuleNotFoundError("No module named 'dlib'", name="dlib"), "dlib"),
+        (MobileBilayerError("It is not here."), "not here"),
+    ],
 )
 def test_what_is_missing_here_is_told_and_nothing_else_is_hidden(error, words):
     def fail() -> tuple[float, ...]:

@@ -94,7 +94,11 @@ def test_rows_are_read_as_they_are_written(path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('reason = "a smaller network"', "", "second.psnr_db: its value 30 is worse than its best, 31.5. Gates only tighten"),
+        (
+            'reason = "a smaller network"',
+            "",
+            "second.psnr_db: its value 30 is worse than its best, 31.5. Gates only tighten",
+        ),
         ('reason = "a smaller network"', 'reason = " "', "Gates only tighten"),
         ("value = 0.05", "value = 0.06", "first.lpips: its value 0.06 is worse than its best, 0.05"),
         ("value = 0.05", "value = 0.04", "is better than its best"),

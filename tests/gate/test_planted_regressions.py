@@ -121,7 +121,9 @@ print(json.dumps(found))
 
 
 def test_a_layer_twice_as_slow_fails_at_the_speed():
-    done = subprocess.run([sys.executable, "-c", SPEED], capture_output=True, text=True, env=os.environ, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SPEED], capture_output=True, text=True, env=os.environ, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     (gate,) = (gate for gate in read_gates() if gate.name == "speed.teacher_over_bundle")

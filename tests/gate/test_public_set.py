@@ -32,7 +32,13 @@ def test_there_is_a_tile_for_each_photo_and_pose():
 def test_the_poses_are_what_their_names_say():
     faces = {name: motion.face for name, motion in driving_poses().items()}
     assert openness(faces["eyes shut"]) < 0.1 < openness(faces["speaking"])
-    assert lip_opening(faces["lips shut"]) < 0.02 < 0.15 < lip_opening(faces["speaking"]) < lip_opening(faces["mouth wide open"])
+    assert (
+        lip_opening(faces["lips shut"])
+        < 0.02
+        < 0.15
+        < lip_opening(faces["speaking"])
+        < lip_opening(faces["mouth wide open"])
+    )
 
 
 def test_the_reference_is_what_the_teacher_renders():
