@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -685,6 +686,67 @@ def groups(
         out.print(str(json), soft_wrap=True)
 
 
+@app.command(
+    epilog="Examples:  mobile-bilayer gate --short  ·  mobile-bilayer gate --bundle my-bundle --json gate.json  ·  mobile-bilayer gate --tighten"
+)
+def gate(
+    short: Annotated[bool, typer.Option("--short", help="Leave out what takes minutes.")] = False,
+    bundle: BundleOption = None,
+    json: Annotated[Path | None, typer.Option(help="Report to write (.json).", show_default=False)] = None,
+    tighten: Annotated[bool, typer.Option("--tighten", help="Move the gates that are beaten beyond their margin.")] = False,
+    make_reference: Annotated[
+        bool, typer.Option("--make-reference", help="Instead: render with the teacher what the gate compares with.")
+    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Instead: write README's table of benchmarks/figures.json.")] = False,
+    fidelity: Annotated[
+        Path | None, typer.Option(help="With --table: take figures of a report of `evaluate fidelity --json`.", show_default=False)
+    ] = None,
+    ratios: Annotated[
+        Path | None, typer.Option(help="With --table: and of `pytest benchmarks/test_teacher_ratio.py --benchmark-json`.", show_default=False)
+    ] = None,
+) -> int:
+    """Measure every promised figure: exit code 1 when one is worse than its gate in benchmarks/gates.toml beyond its margin."""
+    if sum((make_reference, table, tighten)) > 1:
+        raise MobileBilayerError("--tighten, --make-reference and --table are three things to do. Give one of them.")
+    if (make_reference or table) and (short or bundle is not None or json is not None):
+        raise MobileBilayerError("--short, --bundle and --json are of measuring. Leave them out with --make-reference and --table.")
+    if not table and (fidelity is not None or ratios is not None):
+        raise MobileBilayerError("--fidelity and --ratios are of README's table. Give --table too.")
+    if tighten and bundle is not None:
+        raise MobileBilayerError("Gates are of what ships: --tighten measures the shipped bundle. Leave --bundle out.")
+    _check_reports(json, None)
+    with _extra("evaluation"):
+        from mobile_bilayer.gates import figures, public_set, report, rows
+        from mobile_bilayer.gates.measure import measure
+    if table:
+        if fidelity is not None or ratios is not None:
+            figures.take_figures(fidelity, ratios)
+        changed = figures.write_table()
+        out.print(f"{figures.README}: {'the table is new' if changed else 'the table is as it was'}", soft_wrap=True)
+        return 0
+    if make_reference:
+        public_set.make_reference()
+        out.print(f"{public_set.REFERENCE}: {public_set.REFERENCE.stat().st_size / 1000:.0f} kB", soft_wrap=True)
+        return 0
+    gates = rows.read_gates(rows.GATES)
+    with _progress() as on_progress:
+        measured = measure(bundle, short, on_progress=on_progress)
+    verdicts = report.judge(gates, measured, short)
+    out.print(report.verdict_table(verdicts))
+    out.print(report.summary(verdicts, measured), soft_wrap=True, markup=False, highlight=False)
+    if json is not None:
+        report.save_verdicts(json, verdicts, measured, short, str(bundle or "shipped"))
+        out.print(str(json), soft_wrap=True)
+    failed = report.fails(verdicts, all_needed=bool(os.environ.get("MOBILE_BILAYER_NO_SKIPS")))
+    if failed:
+        print(_line("error", f"{', '.join(v.gate.name for v in failed)}: {rows.AFTER_A_FAILURE}"), file=sys.stderr)
+        return 1
+    if tighten:
+        moved = rows.tighten(rows.GATES, measured.values, rows.today())
+        out.print(f"{rows.GATES}: moved {', '.join(moved) or 'nothing'}", soft_wrap=True)
+    return 0
+
+
 @app.command(epilog="Example:  mobile-bilayer golden -o golden/")
 def golden(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; its JSON files of the same names are replaced.")],
@@ -821,7 +883,7 @@ def _progress() -> Iterator:
 
 
 def main() -> None:
-    """Exit code 0, or 2 with one line on stderr."""
+    """Exit code 0; 1 where `gate` or `export --backend all` found something wrong; or 2 with one line on stderr."""
     import click
 
     try:
