@@ -37,6 +37,8 @@ app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 teacher_app = typer.Typer(help="The paper's full-size networks.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
+benchmark_app = typer.Typer(help="What whole frames cost, on this machine and on phones.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 out = Console()
 
@@ -701,6 +703,64 @@ def import_teacher(
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@benchmark_app.command(
+    "run",
+    epilog="Examples:  mobile-bilayer benchmark run  ·  mobile-bilayer benchmark run my-bundle --seconds 600 --threads 1 -o mine.json  ·  "
+    "mobile-bilayer benchmark run --driving talk.mp4 --profile",
+)
+def benchmark_run(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle folder or zip. Default: the shipped one.", show_default=False)] = None,
+    seconds: Annotated[float, typer.Option(help="Of counted frames. From 120 on the last minute is the headline.")] = 60.0,
+    threads: Annotated[int | None, typer.Option(help="Of ExecuTorch and OpenCV. Default: as they choose.", show_default=False)] = None,
+    repeats: Annotated[int, typer.Option(help="Parts of the run whose medians are compared.")] = 3,
+    driving: Annotated[
+        Path | None,
+        typer.Option(help="A video, to measure decoding too, or a .track file. Default: a sample photo that swings.", show_default=False),
+    ] = None,
+    fidelity: Annotated[
+        Path | None, typer.Option(help="What `evaluate fidelity --json` wrote of this bundle, to put beside.", show_default=False)
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Operator by operator too.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result to write, NAME.json.")] = Path("benchmark.json"),
+) -> None:
+    """Run whole frames against a camera's clock, and write what they cost. Ctrl-C ends it early and well."""
+    from mobile_bilayer.benchmark.run import Setting, run_benchmark
+    from mobile_bilayer.benchmark.show import show
+    from mobile_bilayer.capture.images import check_output
+
+    check_output(output, (".json",))
+    setting = Setting(seconds, threads, repeats, with_profile=profile)
+    with _progress() as on_progress:
+        result = run_benchmark(bundle, setting, driving, fidelity, on_progress)
+    result.save(output)
+    show({str(output): result}, out)
+    out.print(str(output), soft_wrap=True, markup=False)
+
+
+@benchmark_app.command(
+    "show",
+    epilog="Examples:  mobile-bilayer benchmark show pixel8.json  ·  mobile-bilayer benchmark show a.json b.json --plot fps.png --html report.html",
+)
+def benchmark_show(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Results: of `benchmark run`, or of a phone.")],
+    plot: Annotated[Path | None, typer.Option(help="Frames a second over time, to write as .png.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Report to write (.html), one file.")] = None,
+) -> None:
+    """Check results and show them: one in full, several side by side with ratios to the first."""
+    from mobile_bilayer.benchmark import show as shown
+    from mobile_bilayer.capture.images import check_output
+
+    for path, suffix in ((plot, ".png"), (html, ".html")):
+        if path is not None:
+            check_output(path, (suffix,))
+    results = shown.load_results(files)
+    shown.show(results, out)
+    for path, write in ((plot, shown.plot), (html, shown.write_html)):
+        if path is not None:
+            write(results, path)
+            out.print(str(path), soft_wrap=True, markup=False)
 
 
 @app.command(
