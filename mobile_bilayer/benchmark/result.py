@@ -96,7 +96,8 @@ class Result:
     over_time: tuple[Moment, ...]
     peak_memory_mib: float | None
     delegated_operators: int | None
-    undelegated_operators: dict[str, int]
+    undelegated_operators: dict[str, str]
+    undelegated_count: int | None
     operators_by_device: dict[str, int] | None
     operators_ms: dict[str, float] | None
     energy_mj: float | None
@@ -177,9 +178,9 @@ class Result:
     @property
     def share(self) -> float | None:
         """Of the operators, those in the backend."""
-        if self.delegated_operators is None:
+        if self.delegated_operators is None or self.undelegated_count is None:
             return None
-        inside, outside = self.delegated_operators, sum(self.undelegated_operators.values())
+        inside, outside = self.delegated_operators, self.undelegated_count
         return inside / (inside + outside) if inside + outside else None
 
     @property
@@ -191,14 +192,15 @@ class Result:
     def concerns(self) -> list[str]:
         """Sentences: what makes these numbers less than they seem, as far as the numbers themselves tell."""
         found = []
-        outside = sum(self.undelegated_operators.values())
+        named = ", ".join(list(self.undelegated_operators)[:5])
         if self.delegated_operators == 0:
             found.append(
-                f"NOTHING IS DELEGATED: none of {outside} operators runs in the backend {self.backend}, all in the runtime's own slow "
+                f"NOTHING IS DELEGATED: none of {self.undelegated_count or 'the'} operators runs in the backend {self.backend}, all in the runtime's own slow "
                 "kernels. These times say nothing about the network; export it for a backend (mobile-bilayer export)."
             )
-        elif outside and self.share is not None:
-            named = ", ".join(f"{count} {name}" for name, count in list(self.undelegated_operators.items())[:5])
+        elif self.share is None and named:
+            found.append(f"Operators run outside the backend, how many is not told: {named}.")
+        elif self.share is not None and self.share < 1:
             found.append(f"{1 - self.share:.0%} of the operators run outside the backend: {named}.")
         found += self._elsewhere()
         missing = [name for name in ("camera", "landmarks", "composite") if self.stages_ms[name] is None]

@@ -32,7 +32,7 @@ from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track
 from mobile_bilayer.runtime.animate import Follower
 from mobile_bilayer.runtime.avatar import Avatar
 from mobile_bilayer.runtime.bundle import Bundle, bundle_reader, shipped_bundle
-from mobile_bilayer.runtime.executorch_file import runtime_version
+from mobile_bilayer.runtime.executorch_file import runtime_version, without_overload
 from mobile_bilayer.runtime.inspection import inspect
 from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.samples import sample_photo, sample_track
@@ -342,6 +342,8 @@ def _result(
     text = bundle_reader(path)("manifest.json")
     render = next(method for method in inspect(path).methods if method.name == METHOD)
     delegated = None if render.delegated is None else sum(render.delegated.values())
+    outside = sum(render.undelegated.values())
+    explained = {without_overload(name): why for name, why in about.methods[METHOD].undelegated.items()}
     stages = {name: [cost.stages_s[name] for cost in costs] for name in STAGES}
     stages_ms = {
         name: None if None in times else Statistics.of([1000 * s for s in times]) for name, times in stages.items()
@@ -395,10 +397,11 @@ def _result(
         over_time=tuple(over_time),
         peak_memory_mib=memory_mib,
         delegated_operators=delegated,
-        undelegated_operators=render.undelegated,
-        operators_by_device=None
-        if delegated is None or about.backend == CORE_ML
-        else {"cpu": delegated + sum(render.undelegated.values())},
+        undelegated_operators={
+            name: explained.get(without_overload(name), "the manifest does not say") for name in render.undelegated
+        },
+        undelegated_count=outside,
+        operators_by_device=None if delegated is None or about.backend == CORE_ML else {"cpu": delegated + outside},
         operators_ms=operators,
         energy_mj=energy_mj,
         energy_method=None if energy_mj is None else machine.EnergyMeter.method,

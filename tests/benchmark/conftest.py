@@ -59,6 +59,7 @@ def _values(seconds: int = 60, each: Callable[[int], int] = lambda second: 30, *
         "peak_memory_mib": 180.0,
         "delegated_operators": 70,
         "undelegated_operators": {},
+        "undelegated_count": 0,
         "operators_by_device": {"cpu": 70},
         "operators_ms": None,
         "energy_mj": None,
