@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -31,7 +30,7 @@ from mobile_bilayer.pose.head import network_points
 from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track
 from mobile_bilayer.runtime.animate import Follower
 from mobile_bilayer.runtime.avatar import Avatar
-from mobile_bilayer.runtime.bundle import Bundle, bundle_reader, shipped_bundle
+from mobile_bilayer.runtime.bundle import Bundle, bundle_mib, bundle_sha256, shipped_bundle
 from mobile_bilayer.runtime.executorch_file import runtime_version, without_overload
 from mobile_bilayer.runtime.inspection import inspect
 from mobile_bilayer.runtime.manifest import CORE_ML
@@ -339,7 +338,6 @@ def _result(
     fidelity: Fidelity | None,
 ) -> Result:
     about = bundle.manifest
-    text = bundle_reader(path)("manifest.json")
     render = next(method for method in inspect(path).methods if method.name == METHOD)
     delegated = None if render.delegated is None else sum(render.delegated.values())
     outside = sum(render.undelegated.values())
@@ -375,13 +373,13 @@ def _result(
         runtime=runtime_version(),
         tool_versions=machine.tool_versions(),
         bundle=about.name,
-        bundle_sha256=hashlib.sha256(text).hexdigest(),
+        bundle_sha256=bundle_sha256(path),
         backend=about.backend,
         compute_unit="cpu" if about.backend != CORE_ML else "all",
         threads=threads,
         precision=about.precision,
         image_px=about.image_px,
-        bundle_mib=(len(text) + sum(map(len, bundle.contents.values()))) / 2**20,
+        bundle_mib=bundle_mib(path),
         package_mib=None,
         warmup_count=setting.warmup,
         iterations=len(costs),

@@ -1,6 +1,7 @@
 """Results made of numbers: no machine has measured them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,3 +96,43 @@ def result_file(tmp_path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def said() -> Callable[[str], str]:
+    """said("adb_devices_one.txt"): a tool's output, from the folder `recorded`."""
+    return lambda name: (RECORDED / name).read_text("utf-8")
+
+
+@pytest.fixture
+def fake_tool(tmp_path, monkeypatch) -> Callable[..., Callable[[], list[str]]]:
+    """fake_tool("adb", replies): a stand-in on PATH, see fake_tool.py; returns a function that tells what it was asked."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def make(name: str, replies: list[dict]) -> Callable[[], list[str]]:
+        tool = folder / name
+        tool.write_text(f"#!{sys.executable} -I\n" + (HERE / "fake_tool.py").read_text("utf-8"))
+        tool.chmod(0o755)
+        tool.with_name(f"{name}.replies.json").write_text(json.dumps(replies))
+        return lambda: tool.with_name(f"{name}.asked").read_text("utf-8").splitlines()
+
+    return make
+
+
+@pytest.fixture
+def script(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """script(module, "--serial", "x"): exit code, stdout and stderr of a script beside the package."""
+
+    def run(module, *arguments: object) -> tuple[int, str, str]:
+        from mobile_bilayer import cli
+
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main(module.app)
+        out, err = capfd.readouterr()
+        return left.value.code, out, err
+
+    return run
