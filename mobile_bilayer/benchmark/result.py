@@ -298,8 +298,8 @@ KINDS = {
     "array": lambda v: isinstance(v, list),
     "string": lambda v: isinstance(v, str),
     "boolean": lambda v: isinstance(v, bool),
-    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**53,
+    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e300,  # nor NaN
     "null": lambda v: v is None,
 }
 

@@ -21,9 +21,9 @@ BEYOND = r"give both or none|must both be there|percentiles that fall|seconds th
 
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
-    """An integer has no point: other validators take 256.0 for one, and readers in other languages do not."""
+    """An integer has no point, and 53 bits: other validators take 256.0 and more bits, and readers in other languages do not."""
     kinds = Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, v: isinstance(v, int) and not isinstance(v, bool)
+        "integer", lambda _, v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**53
     )
     return validators.extend(Draft202012Validator, type_checker=kinds)(SCHEMA)
 
@@ -105,6 +105,8 @@ def test_schema_and_reader_refuse_the_same_of_1000_spoilt_results(validator, val
         ({"iterations": 0}, "iterations is 0; it must be at least 1"),
         ({"iterations": 5.0}, "iterations is 5.0; it must be of type integer"),
         ({"duration_s": 0}, "duration_s is 0; it must be above 0"),
+        ({"fps": 10**400}, "it must be of type number or null"),
+        ({"dropped": 2**60}, "it must be of type integer"),
         ({"fps": "fast"}, 'fps is "fast"; it must be of type number or null'),
         ({"compute_unit": "npu"}, "it must be one of cpu, gpu, neural_engine, all"),
         ({"bundle_sha256": "ab"}, "bundle_sha256 is"),
