@@ -21,7 +21,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from tools import Said, call, completed, finished
+from phone_tools import Said, call, completed, finished
 
 from mobile_bilayer import Bundle, cli
 from mobile_bilayer.benchmark.profile import METHOD

@@ -3,8 +3,8 @@
     python benchmarks/phones/ios.py --xctestrun Demo.xctestrun --sustained -o iphone.json
 
 Needs a Mac with Xcode 16 or newer. **Not run on an iPhone yet**: tested with stand-ins for xcrun and xcodebuild that say what
-the real ones are documented to say. What Core ML ran where, of a model without an app, Xcode's performance report tells, and
-`coremltools.models.compute_plan.MLComputePlan` on a Mac.
+the real ones are documented to say. On a Mac itself, without an iPhone, `mobile-bilayer benchmark run` runs a Core ML bundle, and
+asks coremltools' compute plan where its operators run; of an iPhone Xcode's performance report tells that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tools import call, completed, finished
+from phone_tools import call, completed, finished
 
 from mobile_bilayer import cli
 from mobile_bilayer.benchmark.result import Result, merge

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 
 from mobile_bilayer.errors import MobileBilayerError
 
@@ -22,19 +21,15 @@ def load_ms(path: Path) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def cold_ms(path: Path, threads: int, starts: int) -> float:
-    """Median of so many fresh processes; the files are in the system's memory by then, as they were just read."""
+def cold_ms(path: Path, threads: int) -> float:
+    """The same in a fresh process; the files are in the system's memory by then, as they were just read."""
     call = [sys.executable, "-m", "mobile_bilayer.benchmark.load", str(path), str(threads)]
-    found = []
-    for _ in range(starts):
-        try:
-            done = subprocess.run(call, capture_output=True, text=True, timeout=LONGEST_S)
-            found.append(float(done.stdout))
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise MobileBilayerError(
-                f"{path} can't be loaded in a process of its own ({error}). Run `mobile-bilayer inspect` on it."
-            ) from error
-    return median(found)
+    try:
+        return float(subprocess.run(call, capture_output=True, text=True, timeout=LONGEST_S).stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise MobileBilayerError(
+            f"{path} can't be loaded in a process of its own ({error}). Run `mobile-bilayer inspect` on it."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -251,8 +251,12 @@ def run_benchmark(
         how_close = None if fidelity is None else read_fidelity(fidelity, opened)
         driver = open_driver(driving)
         stack.callback(driver.close)
-        cold = cold_ms(path, threads, COLD_STARTS)
-        load = Load(None, cold, median(load_ms(path) for _ in range(WARM_STARTS)))
+        cold = []
+        for i in range(COLD_STARTS):
+            progress("Loading", i, COLD_STARTS)
+            cold.append(cold_ms(path, threads))
+        progress("Loading", COLD_STARTS, COLD_STARTS)
+        load = Load(None, median(cold), median(load_ms(path) for _ in range(WARM_STARTS)))
         avatar = opened.avatar(*sample_photo("astronaut"))
         pipeline = Pipeline(avatar, driver)
         first = pipeline.frame(0.0)
@@ -341,6 +345,10 @@ def _result(
     render = next(method for method in inspect(path).methods if method.name == METHOD)
     delegated = None if render.delegated is None else sum(render.delegated.values())
     outside = sum(render.undelegated.values())
+    if about.backend == CORE_ML:
+        devices = bundle.program.operators_by_device(METHOD)
+    else:
+        devices = None if delegated is None else {"cpu": delegated + outside}
     explained = {without_overload(name): why for name, why in about.methods[METHOD].undelegated.items()}
     stages = {name: [cost.stages_s[name] for cost in costs] for name in STAGES}
     stages_ms = {
@@ -399,7 +407,7 @@ def _result(
             name: explained.get(without_overload(name), "the manifest does not say") for name in render.undelegated
         },
         undelegated_count=outside,
-        operators_by_device=None if delegated is None or about.backend == CORE_ML else {"cpu": delegated + outside},
+        operators_by_device=devices,
         operators_ms=operators,
         energy_mj=energy_mj,
         energy_method=None if energy_mj is None else machine.EnergyMeter.method,

@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from mobile_bilayer.benchmark.profile import OUTSIDE
 from mobile_bilayer.benchmark.result import Result, schema
 from mobile_bilayer.benchmark.run import CameraClock, Costs, Pipeline, Setting, read_fidelity, run_benchmark
 from mobile_bilayer.runtime.bundle import Bundle, shipped_bundle
+from mobile_bilayer.runtime.core_ml_program import DEVICES, count_devices
 from mobile_bilayer.samples import sample_photo, sample_track
 
 needs_model = pytest.mark.skipif(
@@ -99,7 +101,7 @@ def test_a_cold_load_is_that_of_a_fresh_process_and_without_its_imports(ran):
 
 def test_a_bundle_that_a_fresh_process_can_not_load_is_named(tmp_path):
     with pytest.raises(MobileBilayerError, match="none can't be loaded in a process of its own"):
-        cold_ms(tmp_path / "none", 1, 1)
+        cold_ms(tmp_path / "none", 1)
 
 
 def test_threads_are_as_before_afterwards(ran):
@@ -213,6 +215,19 @@ def test_without_the_landmark_model_it_says_so_and_asks_no_network(monkeypatch, 
     driver = run.open_driver(None)
     assert driver.take() is None and driver.landmarks(None, 0.0).shape == (478, 3)
     assert "face_landmarker.task is not here" in driver.absent["landmarks"]
+
+
+def test_BE1_of_core_ml_it_is_counted_where_operators_run():
+    """With a compute plan as coremltools documents it; only a Mac makes one."""
+    kinds = {name: type(name, (), {})() for name in DEVICES}
+    usage = {name: SimpleNamespace(preferred_compute_device=device) for name, device in kinds.items()}
+    operations = ["MLNeuralEngineComputeDevice"] * 3 + ["const", "MLCPUComputeDevice"]
+    block = SimpleNamespace(operations=operations)
+    program = SimpleNamespace(functions={"main": SimpleNamespace(block=block)})
+    plan = SimpleNamespace(
+        model_structure=SimpleNamespace(program=program), get_compute_device_usage_for_mlprogram_operation=usage.get
+    )
+    assert count_devices(plan) == {"neural_engine": 3, "cpu": 1}
 
 
 class Interrupting:

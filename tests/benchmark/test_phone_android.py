@@ -311,7 +311,7 @@ def test_without_adb_it_says_what_to_install(measure, monkeypatch, tmp_path):
 
 
 def test_a_tool_that_hangs_is_ended_and_said_so(fake_tool, tmp_path):
-    from tools import call
+    from phone_tools import call
 
     tool = tmp_path / "slow"
     tool.write_text("#!/bin/sh\nexec sleep 60\n")
