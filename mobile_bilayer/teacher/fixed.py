@@ -115,13 +115,18 @@ def look_at_a_frame(teacher: LandmarkTeacher, image: Tensor, source_points: Tens
 
 
 def lower_teacher(frame: TeacherFrame) -> bytes:
-    """As a program of ExecuTorch, float, all of it in XNNPACK. It takes half a minute."""
+    """As a program of ExecuTorch. It takes half a minute."""
+    return lower_whole(frame.fixed(nearest=False), frame.inputs)
+
+
+def lower_whole(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    """A program of ExecuTorch, float, all of it in XNNPACK: else it would be a comparison of kernels, not of networks."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch and executorch
-        exported = torch.export.export(frame.fixed(nearest=False), frame.inputs)
+        exported = torch.export.export(module.eval(), inputs)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     outside = [str(n.target) for n in edge.exported_program().graph.nodes if n.op == "call_function"]
     assert all("delegate" in name or "getitem" in name for name in outside), outside
