@@ -320,7 +320,7 @@ class LiveTest {
             var running = true
             var drawn = 0
             val threads = listOf<() -> Unit>(
-                { for (points in driver.landmarks) { if (running) pipeline.see(points, System.nanoTime()); Thread.sleep(1) } },
+                { var i = 0; while (running) { pipeline.see(driver.landmarks[i++ % 198], System.nanoTime()); Thread.sleep(1) } },
                 { while (running) pipeline.step(10 * MS) },
                 { while (running) { if (pipeline.show() != null) drawn++; Thread.sleep(1) } },
             ).map { loop -> thread(isDaemon = true) { runCatching(loop).onFailure(wrong::set) } }
