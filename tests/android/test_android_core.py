@@ -70,7 +70,7 @@ def test_core_compiles_without_warnings_and_passes_all_its_tests(checked):
 
 
 @needs_tools
-@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "RU4"])
+@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "BE3", "RU4"])
 def test_the_rows_that_core_answers_for_are_tested_there(checked, row):
     assert re.search(rf"─ {row} .* ✔", checked[0].stdout)
 
