@@ -3,6 +3,7 @@ package dev.mobilebilayer.demo
 import android.Manifest
 import android.content.Intent
 import android.graphics.BitmapFactory
+import android.os.ParcelFileDescriptor
 import androidx.test.core.app.ActivityScenario
 import androidx.test.ext.junit.runners.AndroidJUnit4
 import androidx.test.platform.app.InstrumentationRegistry
@@ -67,7 +68,8 @@ class SmokeTest {
     @Test
     fun liveModeStartsTurnsAndStartsASecondTime() {
         val instrumentation = InstrumentationRegistry.getInstrumentation()
-        instrumentation.uiAutomation.executeShellCommand("pm grant ${context.packageName} ${Manifest.permission.CAMERA}").close()
+        val granted = instrumentation.uiAutomation.executeShellCommand("pm grant ${context.packageName} ${Manifest.permission.CAMERA}")
+        ParcelFileDescriptor.AutoCloseInputStream(granted).use { it.readBytes() } // until it is done
         repeat(2) {
             ActivityScenario.launch<LiveActivity>(Intent(context, LiveActivity::class.java)).use { scenario ->
                 scenario.waitUntilLive()

@@ -205,7 +205,10 @@ class LiveActivity : ComponentActivity() {
         val recorder = try {
             Recorder(
                 file,
-                onDone = { video -> if (video != null) runOnUiThread { share(video, "video/mp4", R.string.share_video) } },
+                onDone = { video ->
+                    if (video == null) tell(MobileBilayerError(getString(R.string.nothing_recorded)))
+                    else runOnUiThread { share(video, "video/mp4", R.string.share_video) }
+                },
                 onError = { error -> tell(recordingFailed(error)) },
             )
         } catch (error: Exception) {

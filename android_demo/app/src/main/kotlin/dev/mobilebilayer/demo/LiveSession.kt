@@ -54,8 +54,7 @@ class LiveSession(
     val pipeline = LivePipeline(avatar, Models.network(context, network::add))
 
     /** Of frames on the screen, since [measure]; for the GL thread, and others once all is closed. */
-    var rate = FrameRate()
-        private set
+    val rate = FrameRate()
 
     /** Frames that reached the screen. */
     @Volatile
@@ -64,6 +63,11 @@ class LiveSession(
 
     @Volatile
     var lost = false
+        private set
+
+    /** What the first frame took, as [whole]; null until then. */
+    @Volatile
+    var firstFrameMs: Double? = null
         private set
 
     private val converter = YuvConverter()
@@ -112,7 +116,7 @@ class LiveSession(
         whole.add((nowNs - layers.capturedNs) / 1e6)
         if (whole.measuring) rate.shown(nowNs)
         lost = layers.lost
-        frames++
+        if (frames++ == 0) firstFrameMs = (nowNs - layers.capturedNs) / 1e6
     }
 
     /** From now on times are kept: what came before was to warm up. */
