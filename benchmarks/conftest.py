@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mobile_bilayer import Avatar, Bundle, Track
+from mobile_bilayer.benchmark.machine import runtime_threads
 from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -15,15 +16,8 @@ from mobile_bilayer.samples import sample_photo, sample_track
 @pytest.fixture(autouse=True, scope="session")
 def one_runtime_thread() -> Iterator[None]:
     """ExecuTorch's pool of one thread: two that share a core would wait for each other."""
-    from mobile_bilayer.runtime.executorch_file import quiet_runtime
-
-    quiet_runtime()
-    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
-
-    threads = _threadpool_get_thread_count()
-    _unsafe_reset_threadpool(1)
-    yield
-    _unsafe_reset_threadpool(threads)
+    with runtime_threads(1):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, coremltools, qui
 from torch.export import ExportedProgram
 
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.runtime.executorch_file import runtime_version
+from mobile_bilayer.runtime.executorch_file import DELEGATES, runtime_version
 
 CORE_ML_DELEGATE = "coreml-delegate"
 EXECUTORCH = runtime_version()  # it reads what its own version wrote; what older ones do is not tested
@@ -45,8 +45,8 @@ Graphs = dict[str, ExportedProgram]
 class Backend:
     """What a program is lowered for.
 
+    name          as in `export --backend`
     title         as people call it
-    delegate      the name that a program calls it by
     precisions    that it has here
     usual         of them, unless another is asked for
     to_edge       lowers graphs of a precision (and, of QNN, for a processor)
@@ -55,8 +55,8 @@ class Backend:
     runs_here     the Python package holds its runtime
     """
 
+    name: str
     title: str
-    delegate: str
     precisions: tuple[str, ...]
     usual: str
     to_edge: Callable[[Graphs, str, str | None], EdgeProgramManager]
@@ -64,9 +64,14 @@ class Backend:
     chooses_fp16: bool = False
     runs_here: bool = False
 
+    @property
+    def delegate(self) -> str:
+        """The name that a program calls its runtime by."""
+        return DELEGATES[self.name]
+
     def minimum_runtime(self, precision: str) -> str:
         """What a phone needs."""
-        apple = f", {IOS[OLDEST_IOS[precision]]}" if self.delegate == "CoreMLBackend" else ""
+        apple = f", {IOS[OLDEST_IOS[precision]]}" if self.name == CORE_ML_DELEGATE else ""
         return EXECUTORCH + apple
 
 
@@ -178,10 +183,11 @@ def check_soc(backend: str, soc: str | None) -> None:
 
 
 BACKENDS = {
-    "xnnpack": Backend("XNNPACK", "XnnpackBackend", ("fp32", "int8"), "int8", _xnnpack, runs_here=True),
-    "vulkan": Backend("Vulkan", "VulkanBackend", ("fp32", "fp16", "int8"), "fp16", _vulkan),
-    CORE_ML_DELEGATE: Backend(
-        "The Core ML delegate", "CoreMLBackend", ("fp16", "w8a8"), "fp16", _core_ml, coremltools, chooses_fp16=True
-    ),
-    "qnn": Backend("QNN", "QnnBackend", ("fp16",), "fp16", _qnn, check_qnn, chooses_fp16=True),
+    backend.name: backend
+    for backend in (
+        Backend("xnnpack", "XNNPACK", ("fp32", "int8"), "int8", _xnnpack, runs_here=True),
+        Backend("vulkan", "Vulkan", ("fp32", "fp16", "int8"), "fp16", _vulkan),
+        Backend(CORE_ML_DELEGATE, "The Core ML delegate", ("fp16", "w8a8"), "fp16", _core_ml, coremltools, chooses_fp16=True),
+        Backend("qnn", "QNN", ("fp16",), "fp16", _qnn, check_qnn, chooses_fp16=True),
+    )
 }

@@ -7,7 +7,8 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ from mobile_bilayer.export.executorch import (
     lower,
     lower_exported,
 )
+from mobile_bilayer.export.first_wrong import first_wrong
 from mobile_bilayer.export.program_file import DelegatedCoreML, check_program
 from safetensors.numpy import save
 from torch import Tensor, nn
@@ -71,6 +73,7 @@ RUN_HERE = (CORE_ML, *(name for name, about in BACKENDS.items() if about.runs_he
 RUN, EVALUATED, LOWERED = "run", "evaluated", "lowered only"
 CALIBRATION_PAIRS, CHECKED_PAIRS = 128, 8
 NOT_RUN = "not run here, as it runs on Apple's systems only"
+NO_DELEGATE = "not run here, as ExecuTorch's Core ML delegate runs inside apps only"
 NO_RUNTIME = "not run here, as its runtime is not in ExecuTorch's Python package"
 COMPOSITE_PX = 64  # golden composites are a quarter of the size: the bundle stays small
 
@@ -248,16 +251,41 @@ def compare(
     }
 
 
+class OverTolerance(MobileBilayerError):
+    """An exported program is too far from its float student."""
+
+
 def refuse_over_tolerance(errors: dict[str, Tolerance], precision: str) -> None:
-    """Raises MobileBilayerError that names the first output over its tolerance."""
+    """Raises OverTolerance that names the first output over its tolerance."""
     for name, error in errors.items():
         allowed = TOLERANCES[precision][name]
         if not (error.largest <= allowed.largest and error.mean <= allowed.mean):  # so that NaN is refused as well
-            raise MobileBilayerError(
+            raise OverTolerance(
                 f"The exported {precision} program is wrong in {name}: {error.mean:.5f} from the float student on average "
                 f"and {error.largest:.4f} at worst; {allowed.mean} and {allowed.largest} are allowed. Nothing was written. "
                 "Calibrate on more and more varied clips, or export it in a higher precision."
             )
+
+
+@contextmanager
+def _naming_the_layer(
+    student: nn.Module,
+    checked: dict[str, list[tuple[Tensor, ...]]],
+    calibration: dict[str, list[tuple[Tensor, ...]]],
+    backend: str,
+    precision: str,
+    recipe: Recipe | None,
+    trained: Student | None,
+) -> Iterator[None]:
+    """Has a refusal say which layer first goes wrong. A student trained in int8 is a graph already, without layers."""
+    try:
+        yield
+    except OverTolerance as error:
+        if trained is not None:
+            raise
+        few = {name: examples[:2] for name, examples in checked.items()}
+        some = {name: examples[:16] for name, examples in calibration.items()}
+        raise OverTolerance(f"{error} {first_wrong(student, few, some, backend, precision, recipe)}") from error
 
 
 @dataclass(frozen=True)
@@ -356,6 +384,7 @@ def export_proven(
     inputs = real_inputs(student, prepared, pairs + CHECKED_PAIRS, seed=0)
     first = {name: values[:pairs] for name, values in inputs.items()}
     checked = {name: values[pairs:] for name, values in inputs.items()}
+    where_it_goes_wrong = partial(_naming_the_layer, student, checked, first, backend, precision, recipe, trained)
     name = f"student-{_size(student)}-256-{precision}-{backend}"
     graph_errors: dict[str, Tolerance] = {}
     if backend == CORE_ML:
@@ -368,7 +397,8 @@ def export_proven(
     else:
         graphs = export_for(BACKENDS[backend], trained or student, first, precision, recipe)
         graph_errors = compare(student, GraphProgram(graphs), checked)
-        refuse_over_tolerance(graph_errors, precision)
+        with where_it_goes_wrong():
+            refuse_over_tolerance(graph_errors, precision)
         lowered = lower_exported(graphs, BACKENDS[backend], precision, soc=soc)
         made = _executorch(f"{name}.pte", lowered, backend, precision)
     identity = Path(weights).read_bytes() + (module or "").encode()
@@ -376,7 +406,8 @@ def export_proven(
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         bundle = _write(aside, student, made, identity, precision, out.name, card)
-        proof = _prove(student, bundle, checked, made.share, graph_errors)
+        with where_it_goes_wrong():
+            proof = _prove(student, bundle, checked, made.share, graph_errors)
         if twin and (backend, precision) == ("xnnpack", "int8"):
             _compare_with_twin(bundle, student, checked)
         of_file = proof.errors if proof.how != LOWERED else {}
@@ -546,7 +577,7 @@ def _prove(
             "Our evaluator of the Core ML programs inside the file: run.",
             graph,
             read,
-            f"Core ML itself: {NOT_RUN}.",
+            f"Core ML itself: {NO_DELEGATE}.",
         ]
         return Proof(EVALUATED, tuple(checks), errors, share)
     return Proof(LOWERED, (graph, read, f"{backend.title} itself: {NO_RUNTIME}."), graph_errors, share)

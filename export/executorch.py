@@ -119,6 +119,15 @@ class GraphProgram:
         return [out.numpy() for out in self._modules[method](*map(torch.from_numpy, arrays))]
 
 
+def as_exported(
+    student: nn.Module, calibration: dict[str, list[tuple[Tensor, ...]]], quantized: bool
+) -> nn.Module:
+    """The float student as int8 needs it: the same outputs, channels of equal range inside. Another's network is left as it is."""
+    if quantized and isinstance(student.frame, FrameNetwork) and isinstance(student.frame.trunk, FrameTrunk):
+        return equalized(student, calibration["render_layers"])
+    return student
+
+
 def export_methods(
     student: nn.Module,
     calibration: dict[str, list[tuple[Tensor, ...]]],
@@ -133,8 +142,8 @@ def export_methods(
     recipe = recipe or Recipe()
     for name in methods:
         check_examples(calibration[name], name, quantized)
-    if quantized and isinstance(student.frame, FrameNetwork) and isinstance(student.frame.trunk, FrameTrunk) and "render_layers" in methods:
-        student = equalized(student, calibration["render_layers"])
+    if "render_layers" in methods:
+        student = as_exported(student, calibration, quantized)
     modules = {"encode_avatar": EncodeAvatar(student.encoder), "render_layers": RenderLayers(student.frame)}
     exported = {}
     with warnings.catch_warnings():

@@ -35,6 +35,7 @@ from toolchain import (  # noqa: E402
 
 APP = DEMO / "app" / "src"
 STUBS = HERE / "stubs"
+NEWER = HERE / "newer"  # of Android itself, behind API 23: minSdk is 26, and more is guarded
 CATALOG = DEMO / "gradle" / "libs.versions.toml"
 PACKAGE = "dev.mobilebilayer.demo"
 EXECUTORCH = "react-native-executorch@0.9.3"  # it carries the classes of ExecuTorch's AAR, which only Maven has
@@ -64,12 +65,14 @@ def check(android: Path | None) -> int:
         generated, core, app, tests = (Path(build, name) for name in ("generated", "core", "app", "tests"))
         resources(aapt2, android, Path(build), generated)
         # -no-jdk: what a phone lacks of Java is not there. Java is looked at, not compiled.
-        compile_kotlin(java, kotlin, [DEMO / "core/src/main/kotlin"], core, [android], "core", "-no-jdk")
+        compile_kotlin(
+            java, kotlin, [DEMO / "core/src/main/kotlin", NEWER], core, [android], "core", "-no-jdk"
+        )
         libraries = [core, android, executorch]
-        compile_kotlin(java, kotlin, [APP / "main/kotlin", STUBS, generated], app, libraries, "app", "-no-jdk")
+        compile_kotlin(java, kotlin, [APP / "main/kotlin", STUBS, NEWER, generated], app, libraries, "app", "-no-jdk")
         friends = f"-Xfriend-paths={app}"
         classes = [app, *libraries]
-        sources = [APP / "androidTest/kotlin", STUBS, generated]
+        sources = [APP / "androidTest/kotlin", STUBS, NEWER, generated]
         compile_kotlin(java, kotlin, sources, tests, classes, "app_test", "-no-jdk", friends)
     print("The app type-checks; its manifest and resources link. Nothing was run.")
     return 0

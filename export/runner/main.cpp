@@ -122,11 +122,15 @@ void write_tensors(const std::string& path, const std::vector<Output>& outputs) 
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const uint64_t size = header.size();
-  std::ofstream file(path, std::ios::binary);
+  const std::string aside = path + ".part";  // what was there stays until this is whole
+  std::ofstream file(aside, std::ios::binary);
   file.write(reinterpret_cast<const char*>(&size), 8).write(header.data(), header.size());
   for (const Output& out : outputs) file.write(reinterpret_cast<const char*>(out.values.data()), out.values.size() * 4);
   file.close();
-  if (!file) throw failure(path + " can't be written. Check the path.");
+  if (!file || std::rename(aside.c_str(), path.c_str()) != 0) {
+    std::remove(aside.c_str());
+    throw failure(path + " can't be written. Check the path.");
+  }
 }
 
 // A method's outputs, copied: the runtime uses their memory again.

@@ -43,6 +43,15 @@ ERRORS = {
 }
 
 
+# Of each backend the name that a program calls its runtime by.
+DELEGATES = {
+    "xnnpack": "XnnpackBackend",
+    "vulkan": "VulkanBackend",
+    "coreml-delegate": "CoreMLBackend",
+    "qnn": "QnnBackend",
+}
+
+
 @dataclass(frozen=True)
 class FileTensor:
     """An input or output of a method, in the order of its dimensions in memory."""

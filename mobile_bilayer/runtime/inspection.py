@@ -19,6 +19,7 @@ from mobile_bilayer.runtime.avatar import TENSORS as AVATAR_TENSORS
 from mobile_bilayer.runtime.avatar import VERSION as AVATAR_VERSION
 from mobile_bilayer.runtime.bundle import LARGEST_FILE, REQUIRED, bundle_reader, check_points
 from mobile_bilayer.runtime.executorch_file import (
+    DELEGATES,
     FileMethod,
     FileTensor,
     read_program,
@@ -128,7 +129,7 @@ def _bundle(path: Path) -> Inspection:
     found.facts["bytes"] = len(text) + sum(file.bytes for file in found.files)
     found.card = contents.get("MODEL_CARD.md", b"").decode("utf-8", "replace").splitlines()[:CARD_LINES]
     try:
-        inside = _methods_of(manifest, contents)
+        inside = _methods_of(manifest, contents, found.problems)
     except MobileBilayerError as error:
         found.problems.append(str(error))
         inside = {}
@@ -145,11 +146,20 @@ def _facts(manifest: Manifest, version: int) -> dict[str, str | int]:
     return {"format_version": version, **{name: getattr(manifest, name) for name in names}}
 
 
-def _methods_of(manifest: Manifest, contents: dict[str, bytes]) -> dict[str, Method]:
+def _methods_of(manifest: Manifest, contents: dict[str, bytes], problems: list[str]) -> dict[str, Method]:
     """The program's own methods, if its files are what the manifest says."""
     if manifest.backend != CORE_ML:
         data = contents.get(manifest.program)
-        return {} if data is None else {m.name: _method(m) for m in read_program(data, manifest.program).methods}
+        if data is None:
+            return {}
+        methods = read_program(data, manifest.program).methods
+        if manifest.backend not in DELEGATES:
+            problems.append(f"The manifest's backend is {manifest.backend[:40]!r}; this mobile_bilayer knows {', '.join([CORE_ML, *DELEGATES])}.")
+        for method in methods:
+            wanted, used = DELEGATES.get(manifest.backend), sorted(set(method.backends))
+            if wanted and used != [wanted]:
+                problems.append(f"The program's {method.name} is made for {', '.join(used) or 'no backend'}; for {manifest.backend} it must be {wanted}.")
+        return {method.name: _method(method) for method in methods}
     with tempfile.TemporaryDirectory(prefix="mobile_bilayer.") as folder:
         for name, data in contents.items():
             file = Path(folder, name)
@@ -169,6 +179,9 @@ def _joined(name: str, spec: MethodSpec, inside: Method | None, problems: list[s
             problems.append(
                 f"The program's {name} {kind} {[v.shape for v in theirs]}, the manifest says {[v.shape for v in ours]}."
             )
+    for kind, values_inside in (("takes", inside.inputs), ("gives", inside.outputs)):
+        if others := sorted({v.dtype for v in values_inside} - {"float32", "picture"}):
+            problems.append(f"The program's {name} {kind} {', '.join(others)}; it must be float32. Export the bundle again.")
     named = {without_overload(name) for name in spec.undelegated}
     if unnamed := sorted(name for name in inside.undelegated if without_overload(name) not in named):
         problems.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import redirect_stderr
 from io import StringIO
 
@@ -10,25 +11,30 @@ import numpy as np
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
-from mobile_bilayer.runtime.executorch_file import check_format, quiet_runtime, why_not, words
+from mobile_bilayer.runtime.executorch_file import DELEGATES, check_format, quiet_runtime, why_not, words
 from mobile_bilayer.runtime.manifest import MethodSpec
+
+HERE = ("xnnpack",)  # QNN's counts itself as available too, without a processor to run on
 
 
 class Program:
     """Methods of a program, called with numpy arrays.
 
     Calls are serialised: a runtime method must not be entered twice. What is returned is fresh on every call.
+
+    execute_s  seconds that the last call spent in the runtime itself
     """
+
+    execute_s = 0.0
 
     def __init__(
         self, data: bytes, methods: dict[str, MethodSpec], backend: str, where: str, made_for: str = ""
     ) -> None:
         runtime = quiet_runtime()
-        names = {"xnnpack": "XnnpackBackend"}
-        if backend not in names or not runtime.backend_registry.is_available(names[backend]):
+        if backend not in HERE or not runtime.backend_registry.is_available(DELEGATES[backend]):
             raise MobileBilayerError(
                 f"{where} is made for the backend {backend!r}, whose runtime is not in ExecuTorch's Python package: it runs on "
-                f"phones. Here, run the student's bundle for {', '.join(sorted(names))} (mobile-bilayer export --backend xnnpack)."
+                f"phones. Here, run the student's bundle for {', '.join(HERE)} (mobile-bilayer export --backend xnnpack)."
             )
         check_format(data, where, made_for)
         self._lock = threading.Lock()
@@ -64,7 +70,10 @@ class Program:
         tensors = [torch.from_numpy(array) for array in check_inputs(method, self._specs[method], arrays)]
         with self._lock:
             try:
-                return [out.numpy().copy() for out in self._methods[method].execute(tensors)]
+                begun = time.perf_counter()
+                outputs = self._methods[method].execute(tensors)
+                self.execute_s = time.perf_counter() - begun
+                return [out.numpy().copy() for out in outputs]
             except (RuntimeError, MemoryError) as error:  # XNNPACK looks at some of its operators only when they run
                 raise MobileBilayerError(
                     f"{self._where}: the ExecuTorch runtime here can't run {method}: {words(error)}. Export it again, or in another precision."

@@ -1,21 +1,27 @@
 """The phone's core in Kotlin: compiled with warnings as errors, tested on this machine's JVM, and fed with our files."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
+from mobile_bilayer.benchmark.result import Moment, Result, schema
 from mobile_bilayer.capture.images import AI_GENERATED
-from mobile_bilayer.runtime.animate import _Follower, open_avatar
+from mobile_bilayer.runtime.animate import Follower, open_avatar
+from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.samples import sample_photo, sample_track
 
 CHECK = Path(__file__).parents[2] / "android_demo" / "core" / "check.py"
@@ -94,7 +100,7 @@ def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_mak
 def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
     got = load_file(checked[1] / "run_of_kotlin.safetensors")["moved"]
     alone = open_avatar(Avatar.load(checked[1] / "from_python.avatar", avatar.bundle), avatar.bundle)
-    follow = _Follower(alone)
+    follow = Follower(alone)
     wanted = np.stack(
         [
             alone.move(follow(None if i in range(60, 96) else frame.landmarks, frame.time_s))
@@ -117,6 +123,24 @@ def test_a_video_that_the_phone_tagged_says_that_it_is_ai_generated_and_plays_as
     assert same == frames and len(frames) == 50 and np.ptp(frames) > 200
     assert "title" not in before
     assert [tagged[key] for key in ("title", "comment", "description")] == [AI_GENERATED] * 3
+
+
+@needs_tools
+def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(checked):
+    text = (checked[1] / "result_of_kotlin.json").read_bytes()
+    Draft202012Validator(schema()).validate(json.loads(text))
+    result = Result.from_json(text, "result_of_kotlin.json")
+    assert result.stages_ms["network"].p50 == 2 and result.stages_ms["display"] is None and result.fps == 29.97
+    assert result.over_time == (Moment(0, 30, "none", 31.5),) and list(json.loads(text)) == [
+        f.name for f in fields(Result)
+    ]
+
+
+@needs_tools
+def test_the_phone_names_a_bundle_by_the_hash_and_the_size_that_we_do(checked):
+    result = Result.from_json((checked[1] / "result_of_kotlin.json").read_bytes(), "result_of_kotlin.json")
+    assert result.bundle_sha256 == hashlib.sha256((shipped_bundle() / "manifest.json").read_bytes()).hexdigest()
+    assert result.bundle_mib == sum(file.stat().st_size for file in shipped_bundle().iterdir()) / 2**20
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):

@@ -119,6 +119,34 @@ def test_a_program_that_is_not_the_manifests_is_a_problem(folder, shipped):
     assert "render_layers gives [(1, 4, 64, 64)" in problem and "(1, 4, 32, 32)" in problem
 
 
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("vulkan", "The program's encode_avatar is made for XnnpackBackend; for vulkan it must be VulkanBackend."),
+        ("abacus", "The manifest's backend is 'abacus'; this mobile_bilayer knows coreml, xnnpack, vulkan, coreml-delegate, qnn."),
+    ],
+)
+def test_a_program_for_another_backend_than_the_manifests_is_a_problem(backend, words, folder):
+    text = json.loads((folder / "manifest.json").read_text()) | {"backend": backend}
+    (folder / "manifest.json").write_text(json.dumps(text))
+    assert inspect(folder).problems[0] == words
+
+
+def test_a_program_that_takes_float16_is_a_problem(folder, monkeypatch):
+    real = inspection.read_program
+
+    def half(data: bytes, where: str):
+        program = real(data, where)
+        method = program.methods[1]
+        inputs = [replace(tensor, dtype="float16") for tensor in method.inputs]
+        return replace(program, methods=[program.methods[0], replace(method, inputs=inputs)])
+
+    monkeypatch.setattr(inspection, "read_program", half)
+    assert inspect(folder).problems == [
+        "The program's render_layers takes float16; it must be float32. Export the bundle again."
+    ]
+
+
 def test_an_operator_that_the_manifest_does_not_name_is_a_problem(folder, shipped, monkeypatch):
     real = inspection.read_program
 

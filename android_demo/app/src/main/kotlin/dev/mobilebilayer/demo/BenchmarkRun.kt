@@ -89,26 +89,38 @@ class BenchmarkRun(private val context: Context, private val view: CompositorVie
             runtime = "executorch $EXECUTORCH",
             toolVersions = mapOf("app" to version()),
             backend = manifest.backend,
-            computeUnit = if (manifest.backend == "xnnpack") "cpu" else manifest.backend,
+            computeUnit = UNITS.getValue(manifest.backend),
             threads = Models.threads,
-            bundleSha256 = manifest.sha256.getValue(manifest.program),
+            bundle = manifest.name,
+            bundleSha256 = bundle.sha256,
+            bundleMib = bundle.bytes / MIB,
             precision = manifest.precision,
             imagePx = manifest.imagePx,
             warmupCount = WARM_UP,
             iterations = session.rate.frames,
             durationS = durationS,
             stages = stages,
+            execute = session.execute.statistics(),
+            firstFrameMs = session.firstFrameMs,
             fps = session.rate.fps,
+            cameraFps = PortraitSource.FPS.toDouble(),
             dropped = dropped,
             load = Models.loadTimes(context),
             peakMemoryMib = peakMemoryMib(),
             packageMib = File(context.applicationInfo.sourceDir).length() / MIB,
-            delegatedOperators = null, // ExecuTorch's Java API tells of backends, not of operators
+            delegatedOperators = null,
             undelegatedOperators = manifest.methods.getValue("render_layers").undelegated,
             overTime = moments,
             energyMj = null,
             energyMethod = null,
-            repeatSpread = null, // of one run; who pulls several knows it
+            repeatSpread = null,
+            notMeasured = linkedMapOf(
+                "stages_ms.display" to "Android does not tell an app when its picture reaches the screen",
+                "delegated_operators" to "ExecuTorch's Java API tells of backends, not of operators",
+                "energy_mj" to "a phone's battery tells no more than per cents",
+                "repeat_spread" to "one run; who pulls several knows it",
+            ),
+            warnings = listOfNotNull(DEBUG.takeIf { isDebug }),
         )
     }
 
@@ -141,5 +153,7 @@ class BenchmarkRun(private val context: Context, private val view: CompositorVie
         const val WARM_UP = 60 // frames: two seconds
         const val WARM_UP_NS = 60_000_000_000L
         const val MIB = 1048576.0
+        const val DEBUG = "A debug build: Kotlin runs slower than in the app that users get. Measure a release build."
+        val UNITS = mapOf("xnnpack" to "cpu", "vulkan" to "gpu", "qnn" to "neural_engine") // of BundleChoice.BACKENDS
     }
 }

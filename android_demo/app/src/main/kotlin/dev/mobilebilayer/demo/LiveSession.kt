@@ -48,10 +48,11 @@ class LiveSession(
     val camera = Meter()
     val landmarks = Meter()
     val network = Meter()
+    val execute = Meter() // of it, the runtime alone
     val composite = Meter()
     val whole = Meter()
     val pacer = FramePacer()
-    val pipeline = LivePipeline(avatar, Models.network(context, network::add))
+    val pipeline = LivePipeline(avatar, Models.network(context, execute::add))
 
     /** Of frames on the screen, since [measure]; for the GL thread, and others once all is closed. */
     val rate = FrameRate()
@@ -83,7 +84,11 @@ class LiveSession(
 
     private val networkThread = thread(name = "network") {
         try {
-            while (!closed) if (pipeline.step(WAIT_NS)) onLayers()
+            while (!closed) {
+                if (!pipeline.step(WAIT_NS)) continue
+                network.add(pipeline.tookNs / 1e6)
+                onLayers()
+            }
         } catch (error: Exception) {
             if (!closed) onError(error)
         }
@@ -120,7 +125,7 @@ class LiveSession(
     }
 
     /** From now on times are kept: what came before was to warm up. */
-    fun measure() = listOf(camera, landmarks, network, composite, whole).forEach { it.measuring = true }
+    fun measure() = listOf(camera, landmarks, network, execute, composite, whole).forEach { it.measuring = true }
 
     /** Not for the main thread: it waits for the frame in the network, and for the one that MediaPipe looks at. */
     override fun close() {

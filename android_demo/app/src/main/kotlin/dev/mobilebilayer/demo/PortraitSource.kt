@@ -64,10 +64,11 @@ class PortraitSource(context: Context, private val session: LiveSession, onError
         thread.join()
     }
 
-    private companion object {
-        const val WIDTH = 640
-        const val HEIGHT = 480
-        const val REACH = 20 // pixels to each side
-        const val PERIOD_NS = 1_000_000_000L / 30
+    companion object {
+        const val FPS = 30
+        private const val WIDTH = 640
+        private const val HEIGHT = 480
+        private const val REACH = 20 // pixels to each side
+        private const val PERIOD_NS = 1_000_000_000L / FPS
     }
 }
