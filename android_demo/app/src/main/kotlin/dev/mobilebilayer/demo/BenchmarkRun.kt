@@ -34,7 +34,7 @@ class BenchmarkRun(private val context: Context, private val view: CompositorVie
         var source: PortraitSource? = null
         var beganNs = 0L
         var endedNs = 0L
-        var leftOut = 0L
+        var overtaken = 0L
         try {
             view.measure()
             view.show(session, false)
@@ -42,7 +42,7 @@ class BenchmarkRun(private val context: Context, private val view: CompositorVie
             waitFor(errors) { session.frames >= WARM_UP }
             session.measure()
             beganNs = System.nanoTime()
-            leftOut = source.leftOut
+            overtaken = session.pipeline.dropped + source.leftOut
             var before = session.frames
             for (second in 0 until seconds) {
                 val untilNs = beganNs + (second + 1) * 1_000_000_000L
@@ -65,8 +65,8 @@ class BenchmarkRun(private val context: Context, private val view: CompositorVie
             session.close()
             view.await() // its times are read below
         }
-        leftOut = source.leftOut - leftOut
-        val result = result(session, moments, (endedNs - beganNs) / 1e9, session.pipeline.dropped + leftOut)
+        overtaken = session.pipeline.dropped + source.leftOut - overtaken
+        val result = result(session, moments, (endedNs - beganNs) / 1e9, overtaken)
         return Measured(result, write(result))
     }
 

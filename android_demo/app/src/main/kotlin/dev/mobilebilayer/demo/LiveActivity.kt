@@ -78,6 +78,7 @@ class LiveActivity : ComponentActivity() {
         (findViewById(R.id.avatars) as View).setOnClickListener { startActivity(Intent(this, AvatarsActivity::class.java)) }
         (findViewById(R.id.benchmark) as View).setOnClickListener { startActivity(Intent(this, BenchmarkActivity::class.java)) }
         (findViewById(R.id.other_camera) as View).setOnClickListener { otherCamera() }
+        figures.setOnClickListener { session?.let { tellWhatRuns(it) } }
         displays().registerDisplayListener(turned, main)
         rotation = displayRotation()
     }
@@ -192,6 +193,17 @@ class LiveActivity : ComponentActivity() {
             view.show(session, opened == Facing.FRONT)
             session?.pipeline?.restart() // another picture, perhaps another person
         }
+    }
+
+    /** Which bundle, and why no better one. */
+    private fun tellWhatRuns(session: LiveSession) {
+        val manifest = session.avatar.bundle.manifest
+        val notes = Models.choice(this).notes.joinToString("\n\n")
+        AlertDialog.Builder(this)
+            .setTitle(manifest.name)
+            .setMessage(getString(R.string.what_runs, manifest.backend, EXECUTORCH, Models.threads, notes))
+            .setPositiveButton(android.R.string.ok, null)
+            .show()
     }
 
     private fun otherCamera() {
