@@ -43,7 +43,7 @@ class TeacherFrameMethod(nn.Module):
         self.count = len(frame.inputs)
 
     def forward(self, features: Tensor, maps: Tensor, source: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = 0.0 * landmarks[:, :1, :1].reshape(1, 1, 1, 1)
+        nothing = 0.0 * landmarks[0, 0, 0]
         uv, lf, seg, blend = self.fixed(*(getattr(self, f"input{i}") + nothing for i in range(self.count)))
         return torch.cat([uv, seg, blend], 1), lf
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
 from mobile_bilayer.benchmark.result import Moment, Result, schema
+from mobile_bilayer.capture.images import AI_GENERATED
 from mobile_bilayer.runtime.animate import Follower, open_avatar
 from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.samples import sample_photo, sample_track
@@ -50,6 +52,14 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     rgb, landmarks = sample_photo("astronaut")
     photo = {"rgb": rgb, "landmarks": landmarks.astype(np.float32), "alpha": avatar.alpha / np.float32(255)}
     save_file(photo, folder / "photo.safetensors")
+    for name, options in (("index_last", {}), ("index_first", {"movflags": "faststart"})):
+        with av.open(folder / f"{name}.mp4", "w", options=options) as video:
+            stream = video.add_stream("h264", rate=25)
+            stream.width = stream.height = 64
+            for level in range(0, 250, 5):
+                picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8))
+                video.mux(stream.encode(picture))
+            video.mux(stream.encode())
     begun = time.monotonic()
     done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
     print(f"android_demo/core/check.py took {time.monotonic() - begun:.0f} s")
@@ -66,7 +76,7 @@ def test_core_compiles_without_warnings_and_passes_all_its_tests(checked):
 
 
 @needs_tools
-@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "RU4"])
+@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "BE3", "RU4"])
 def test_the_rows_that_core_answers_for_are_tested_there(checked, row):
     assert re.search(rf"─ {row} .* ✔", checked[0].stdout)
 
@@ -102,12 +112,28 @@ def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(check
 
 
 @needs_tools
+@pytest.mark.parametrize("name", ["index_last.mp4", "index_first.mp4"])
+def test_a_video_that_the_phone_tagged_says_that_it_is_ai_generated_and_plays_as_before(checked, name):
+    def content(path: Path) -> tuple[dict, list]:
+        with av.open(path) as video:
+            return video.metadata, [frame.to_ndarray(format="gray").mean() for frame in video.decode(video=0)]
+
+    before, frames = content(checked[1] / name)
+    tagged, same = content(checked[1] / f"tagged_{name}")
+    assert same == frames and len(frames) == 50 and np.ptp(frames) > 200
+    assert "title" not in before
+    assert [tagged[key] for key in ("title", "comment", "description")] == [AI_GENERATED] * 3
+
+
+@needs_tools
 def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(checked):
     text = (checked[1] / "result_of_kotlin.json").read_bytes()
     Draft202012Validator(schema()).validate(json.loads(text))
     result = Result.from_json(text, "result_of_kotlin.json")
     assert result.stages_ms["network"].p50 == 2 and result.stages_ms["display"] is None and result.fps == 29.97
-    assert result.over_time == (Moment(0, 30, "none", 31.5),) and list(json.loads(text)) == [f.name for f in fields(Result)]
+    assert result.over_time == (Moment(0, 30, "none", 31.5),) and list(json.loads(text)) == [
+        f.name for f in fields(Result)
+    ]
 
 
 @needs_tools
