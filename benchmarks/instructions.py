@@ -43,8 +43,9 @@ class TeacherFrameMethod(nn.Module):
         self.count = len(frame.inputs)
 
     def forward(self, features: Tensor, maps: Tensor, source: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        nothing = 0.0 * landmarks[0, 0, 0]
-        uv, lf, seg, blend = self.fixed(*(getattr(self, f"input{i}") + nothing for i in range(self.count)))
+        nothing = 0.0 * landmarks[:, :1, :1]
+        inputs = [getattr(self, f"input{i}") for i in range(self.count)]
+        uv, lf, seg, blend = self.fixed(*(x + nothing.reshape([1] * x.dim()) for x in inputs))
         return torch.cat([uv, seg, blend], 1), lf
 
 
