@@ -248,6 +248,10 @@ def run_benchmark(
                 f"{path} is made for Core ML; the evaluator that stands for it here is no measure of it. Benchmark it on an "
                 "iPhone or a Mac, or a bundle for xnnpack here."
             )
+        if about.backend == CORE_ML and setting.with_profile:
+            raise MobileBilayerError(
+                f"{path} is made for Core ML, whose operators Xcode's performance report times. Leave --profile out."
+            )
         how_close = None if fidelity is None else read_fidelity(fidelity, opened)
         driver = open_driver(driving)
         stack.callback(driver.close)
