@@ -88,9 +88,8 @@ def completed(result: Result, bundle: Path) -> Result:
         {"cpu": inside + outside} if Bundle.open(bundle).manifest.backend == "xnnpack" else result.operators_by_device
     )
     known = {"delegated_operators": inside, "undelegated_count": outside, "operators_by_device": on_cpu}
-    reasons = {place: why for place, why in result.not_measured.items() if known.get(place) is None}
     names = result.undelegated_operators or dict.fromkeys(render.undelegated, "the manifest does not say")
-    return replace(result, **known, undelegated_operators=names, not_measured=reasons)
+    return replace(result, **known, undelegated_operators=names).with_reasons(result.not_measured)
 
 
 def finished(result: Result, *more: str) -> Result:

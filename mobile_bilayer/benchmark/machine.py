@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.quiet import quiet_stderr
@@ -164,17 +166,19 @@ def runtime_threads(count: int | None) -> Iterator[int]:
     quiet_runtime()
     from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
 
-    with quiet_stderr():
-        usual, usual_cv = _threadpool_get_thread_count(), cv2.getNumThreads()
+    def quietly(call: Callable[..., Any], *arguments: int) -> Any:
+        """The pool looks at the processor, and says so: on Python's stderr, which need not be the real one."""
+        with quiet_stderr(), redirect_stderr(StringIO()):
+            return call(*arguments)
+
+    usual, usual_cv = quietly(_threadpool_get_thread_count), cv2.getNumThreads()
     if count is None:
         yield usual
         return
-    with quiet_stderr():  # it says what it does
-        _unsafe_reset_threadpool(count)
+    quietly(_unsafe_reset_threadpool, count)
     cv2.setNumThreads(count)
     try:
         yield count
     finally:
-        with quiet_stderr():
-            _unsafe_reset_threadpool(usual)
+        quietly(_unsafe_reset_threadpool, usual)
         cv2.setNumThreads(usual_cv)

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.bundle import Bundle
-from mobile_bilayer.runtime.manifest import CORE_ML
 
 METHOD = "render_layers"
 OUTSIDE = "outside the delegate"
@@ -26,12 +24,9 @@ def kind_of(event: str) -> str:
 def profile(bundle: Bundle, inputs: list[np.ndarray], rounds: int = 30) -> dict[str, float]:
     """{kind of operator: median ms of a frame}, the largest first; what no delegate ran is called `OUTSIDE`.
 
+    bundle  one for ExecuTorch
     inputs  of render_layers. XNNPACK is asked for each of its operators' times; tracing itself costs a little
     """
-    if bundle.manifest.backend == CORE_ML:
-        raise MobileBilayerError(
-            f"{bundle.where} is made for Core ML, whose operators Xcode's performance report times. Profile an ExecuTorch bundle."
-        )
     import torch
     from executorch.devtools import Inspector
     from executorch.extension.pybindings.portable_lib import _load_for_executorch_from_buffer

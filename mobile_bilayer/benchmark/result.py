@@ -137,8 +137,9 @@ class Result:
         return cls(**made)
 
     def save(self, path: Path) -> None:
-        """Write NAME.json, whole or not at all."""
+        """Write NAME.json, whole or not at all, and nothing that `load_file` would refuse."""
         path, text = check_output(path, (".json",)), self.to_json()
+        self.from_json(text, str(path))
         with written_aside(path) as aside:
             aside.write_text(text, "utf-8")
 
@@ -236,6 +237,11 @@ class Result:
             else []
         )
 
+    def with_reasons(self, why: dict[str, str]) -> Result:
+        """`why` as `not_measured`, of what is not there indeed."""
+        values = asdict(self)
+        return replace(self, not_measured={name: reason for name, reason in why.items() if _at(values, name) is None})
+
     def all_warnings(self) -> list[str]:
         """The file's own, and `concerns`."""
         return list(dict.fromkeys([*self.warnings, *self.concerns()]))
@@ -265,7 +271,8 @@ def merge(results: Sequence[Result]) -> Result:
         *(median(of_all(name)) if of_all(name) else None for name in ("cold_ms", "warm_ms")),
     )
     warnings = tuple(dict.fromkeys(sentence for result in results for sentence in result.warnings))
-    return replace(middle, load=load, repeats=len(results), repeat_spread=spread(medians), warnings=warnings)
+    merged = replace(middle, load=load, repeats=len(results), repeat_spread=spread(medians), warnings=warnings)
+    return merged.with_reasons(middle.not_measured)
 
 
 @cache
@@ -349,6 +356,19 @@ def _problem_inside(value: dict[str, Any], about: dict[str, Any], name: str) -> 
     )
 
 
+_NOWHERE = object()
+
+
+def _at(values: dict[str, Any], place: str) -> Any:
+    """The value at a place like "stages_ms.display"."""
+    at: Any = values
+    for part in place.split("."):
+        if not isinstance(at, dict) or part not in at:
+            return _NOWHERE
+        at = at[part]
+    return at
+
+
 def _beyond(values: dict[str, Any]) -> str | None:
     """What no schema says."""
     if (values["energy_mj"] is None) != (values["energy_method"] is None):
@@ -365,11 +385,9 @@ def _beyond(values: dict[str, Any]) -> str | None:
     if any(b <= a for a, b in zip(seconds, seconds[1:], strict=False)):
         return "over_time has seconds that do not rise"
     for name in values["not_measured"]:
-        at: Any = values
-        for part in name.split("."):
-            if not isinstance(at, dict) or part not in at:
-                return f"not_measured names {name[:60]}, which is no place in a result"
-            at = at[part]
+        at = _at(values, name)
+        if at is _NOWHERE:
+            return f"not_measured names {name[:60]}, which is no place in a result"
         if at is not None:
             return f"not_measured names {name[:60]}, which is there"
     return None

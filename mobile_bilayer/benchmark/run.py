@@ -248,6 +248,10 @@ def run_benchmark(
                 f"{path} is made for Core ML; the evaluator that stands for it here is no measure of it. Benchmark it on an "
                 "iPhone or a Mac, or a bundle for xnnpack here."
             )
+        if about.backend == CORE_ML and setting.with_profile:
+            raise MobileBilayerError(
+                f"{path} is made for Core ML, whose operators Xcode's performance report times. Leave --profile out."
+            )
         how_close = None if fidelity is None else read_fidelity(fidelity, opened)
         driver = open_driver(driving)
         stack.callback(driver.close)
@@ -417,14 +421,7 @@ def _result(
         not_measured=why,
         warnings=(),
     )
-    return replace(result, not_measured=_of_null(result, why), warnings=tuple(result.concerns()))
-
-
-def _of_null(result: Result, why: dict[str, str]) -> dict[str, str]:
-    """Reasons for what is not there indeed."""
-    places = {f"stages_ms.{name}": one for name, one in result.stages_ms.items()}
-    places |= {f"load.{name}": one for name, one in vars(result.load).items()} | vars(result)
-    return {name: reason for name, reason in why.items() if places[name] is None}
+    return replace(result.with_reasons(why), warnings=tuple(result.concerns()))
 
 
 def read_fidelity(path: Path, bundle: Bundle) -> Fidelity:

@@ -81,12 +81,13 @@ def _fidelity(who: str, name: str) -> Callable[[Result], float | None]:
 
 def facts(result: Result) -> dict[str, str]:
     """What was measured, on what."""
+    what = "executions" if result.fps is None else "frames"
     threads = "threads not told" if result.threads is None else f"{result.threads} thread{'s' * (result.threads != 1)}"
     return {
         "device": ", ".join(filter(None, (result.device, result.chip, result.os))),
         "program": f"{result.bundle}, {result.precision}, {result.bundle_sha256[:12]}",
         "runs on": f"{result.runtime} ({result.build_type}), {result.backend}, {result.compute_unit}, {threads}",
-        "measured": f"{result.made_at}, {result.iterations} frames in {result.duration_s:.0f} s after {result.warmup_count} of warm-up",
+        "measured": f"{result.made_at}, {result.iterations} {what} in {result.duration_s:.0f} s after {result.warmup_count} of warm-up",
         "repeats": _repeats(result),
         "thermal state": _heat(result),
         "headline": result.headline,

@@ -1,10 +1,12 @@
 """What follows from a result's numbers: statistics, headlines, warnings, merged repeats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mobile_bilayer import MobileBilayerError
-from mobile_bilayer.benchmark.result import merge
+from mobile_bilayer.benchmark.result import Result, merge
 from mobile_bilayer.benchmark.statistics import Statistics, spread
 
 
@@ -116,6 +118,21 @@ def test_repeats_become_the_middle_one_with_their_spread(result, values):
     assert merged.repeat_spread == pytest.approx(4 / 18)
     assert merged.load.first_ever_ms == 900.0 and merged.load.cold_ms == 80.0
     assert merged.warnings == ("of 20.0", "of 16.0", "of 18.0")
+
+
+def test_what_is_known_once_runs_are_merged_has_no_reason_any_more(result):
+    """The app writes such reasons; a file that has them beside a value would be refused."""
+    why = {"repeat_spread": "one run", "energy_mj": "no meter"}
+    one = result(repeats=1, repeat_spread=None, not_measured=why)
+    assert merge([one]).not_measured == why
+    merged = merge([one, one])
+    assert merged.not_measured == {"energy_mj": "no meter"} and Result.from_json(merged.to_json(), "here") == merged
+
+
+def test_nothing_is_written_that_would_be_refused(result, tmp_path):
+    with pytest.raises(MobileBilayerError, match="iterations is 0"):
+        replace(result(), iterations=0).save(tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,6 +114,14 @@ def test_threads_are_as_before_afterwards(ran):
     with machine.runtime_threads(before + 1) as count:
         assert count == before + 1 == _threadpool_get_thread_count()
     assert _threadpool_get_thread_count() == before
+
+
+def test_what_the_thread_pool_has_to_say_is_not_heard():
+    """In a process of its own: it speaks only once, and whether on Python's stderr or on the real one depends."""
+    code = "import io, sys; sys.stderr = heard = io.StringIO(); from mobile_bilayer.benchmark import machine\n"
+    code += "with machine.runtime_threads(2): pass\nassert not heard.getvalue(), heard.getvalue()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_BE2_load_first_frame_and_warm_frames_are_told_apart(track_file, monkeypatch):
@@ -228,6 +239,19 @@ def test_BE1_of_core_ml_it_is_counted_where_operators_run():
         model_structure=SimpleNamespace(program=program), get_compute_device_usage_for_mlprogram_operation=usage.get
     )
     assert count_devices(plan) == {"neural_engine": 3, "cpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("engine", "profiled", "words"),
+    [("evaluator", False, "is no measure of it"), ("Core ML", True, "Leave --profile out")],
+)
+def test_BE1_what_stands_for_core_ml_here_is_not_measured_in_its_name(monkeypatch, engine, profiled, words):
+    bundle = Bundle.open()
+    core_ml = replace(bundle, manifest=replace(bundle.manifest, backend="coreml"))
+    core_ml.__dict__["program"] = SimpleNamespace(engine=engine)
+    monkeypatch.setattr(run.Bundle, "open", lambda path: core_ml)
+    with pytest.raises(MobileBilayerError, match=words):
+        run_benchmark(None, replace(SHORT, with_profile=profiled))
 
 
 class Interrupting:

@@ -142,6 +142,9 @@ def phone(said, values, tmp_path, fake_tool):
                 delegated_operators=None,
                 undelegated_count=None,
                 bundle_sha256=bundle_sha256(shipped_bundle()),
+                repeats=1,
+                repeat_spread=None,
+                not_measured={"repeat_spread": "one run", "delegated_operators": "not told"},
             )
         )
     )
