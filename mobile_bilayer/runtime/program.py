@@ -39,6 +39,7 @@ class Program:
         check_format(data, where, made_for)
         self._lock = threading.Lock()
         self._specs, self._where = methods, where
+        self._data = data  # the runtime reads it for as long as it runs, and does not hold it
         try:
             # The runtime looks at the processor, and says so: on Python's stderr, which need not be the real one.
             with quiet_stderr(), redirect_stderr(StringIO()):
