@@ -1,16 +1,13 @@
 """Everything on one core: phones differ in their number, and ratios stay comparable."""
 
-import os
 from collections.abc import Callable, Iterator
 
-import cv2
 import pytest
-import torch
 from mobile_bilayer.export.bundle import sample_inputs
 from peers import runner
 
 from mobile_bilayer import Avatar, Bundle, Track
-from mobile_bilayer.benchmark.machine import runtime_threads
+from mobile_bilayer.benchmark.machine import on_one_core, runtime_threads
 from mobile_bilayer.pose.neutral import neutral_of
 from mobile_bilayer.samples import sample_photo, sample_track
 from mobile_bilayer.student.weights import load_student
@@ -27,18 +24,8 @@ def one_runtime_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def one_core() -> Iterator[None]:
-    """This process on one core, and one thread for each library."""
-    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    if cores:
-        os.sched_setaffinity(0, {max(cores)})
-    yield
-    if cores:
-        os.sched_setaffinity(0, cores)
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(cv_threads)
+    with on_one_core():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -149,6 +150,27 @@ def peak_memory_mib() -> float | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """This process on one core, one thread for torch and OpenCV: phones differ in their number, and ratios stay comparable."""
+    import cv2
+    import torch
+
+    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    try:
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        if cores:
+            os.sched_setaffinity(0, {max(cores)})
+        yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        cv2.setNumThreads(cv_threads)
+        torch.set_num_threads(threads)
 
 
 @contextmanager

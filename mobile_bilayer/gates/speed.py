@@ -5,18 +5,14 @@ Processor time is taken, of frames by turns: what other programs do at the time 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-import torch
 
-from mobile_bilayer.quiet import quiet_stderr
-from mobile_bilayer.runtime.executorch_file import quiet_runtime
+from mobile_bilayer.benchmark.machine import on_one_core, runtime_threads
 
 ROUNDS, WARM = 9, 2
 RUNS = 5  # of the quick one, before and after each of the slow one's
@@ -44,33 +40,9 @@ def slow_over_quick(slow: Callable[[], object], quick: Callable[[], object], rou
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process on one core, and one thread for each library: phones differ in their number, and ratios stay comparable.
-
-    For a whole command: ExecuTorch's threads are new in it and after it, and a program that was loaded with others
-    crashes.
-    """
-    quiet_runtime()
-    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
-
-    threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    with quiet_stderr():  # it looks at the processor, and says so
-        pool = _threadpool_get_thread_count()
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    try:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        with quiet_stderr():
-            _unsafe_reset_threadpool(1)
-        if cores:
-            os.sched_setaffinity(0, {max(cores)})
+    """This process on one core, ExecuTorch's threads too. For a whole command: a program that was loaded before them crashes."""
+    with runtime_threads(1), on_one_core():
         yield
-    finally:
-        if cores:
-            os.sched_setaffinity(0, cores)
-        with quiet_stderr():
-            _unsafe_reset_threadpool(pool)
-        cv2.setNumThreads(cv_threads)
-        torch.set_num_threads(threads)
 
 
 def _ms(run: Callable[[], object]) -> float:
