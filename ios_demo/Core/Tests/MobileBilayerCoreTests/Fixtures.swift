@@ -202,9 +202,12 @@ func goldenAvatar() throws -> Avatar {
     let golden = try shipped.golden()
     let image = try golden.numbers("image")
     let pixels = image.count / 3
-    let texture = image.indices.map { UInt8((image[$0 % 3 * pixels + $0 / 3] * 255).rounded()) }
+    var texture: [UInt8] = []
+    for i in 0..<pixels {
+        for c in 0..<3 { texture.append(UInt8((image[c * pixels + i] * 255).rounded())) }
+    }
     let source = try floats(try goldenFile("retarget.json")["source"])
-    let landmarks = (0..<(3 * landmarkCount)).map { $0 % 3 < 2 ? source[$0 / 3 * 2 + $0 % 3] : 0.1 }
+    let landmarks: [Float] = (0..<landmarkCount).flatMap { i in [source[2 * i], source[2 * i + 1], 0.1] }
     return Avatar(
         bundle: shipped, texture: try RgbImage(width: 256, height: 256, pixels: texture), background: RgbImage(width: 256, height: 256),
         alpha: [UInt8](repeating: 0, count: 128 * 128), landmarkFeatures: try golden.numbers("landmark_features"),
