@@ -19,8 +19,8 @@ from mobile_bilayer.export.backends import BACKENDS, CORE_ML_DELEGATE, check_soc
 from mobile_bilayer.export.card import foreign_card, model_card
 from mobile_bilayer.export.contract import ALPHA, LAYERS_A, LAYERS_B, check_network, load_module
 from mobile_bilayer.export.coreml import PRECISIONS as CORE_ML_PRECISIONS
-from mobile_bilayer.export.coreml import choose_ios, convert_student
-from mobile_bilayer.export.coreml_tools import IOS, core_ml_runs_here, coremltools
+from mobile_bilayer.export.coreml import choose_ios, convert_student, refuse_newer
+from mobile_bilayer.export.coreml_tools import IOS, OLDEST_IOS, core_ml_runs_here, coremltools
 from mobile_bilayer.export.executorch import (
     EXPLAINED,
     INT8,
@@ -572,7 +572,9 @@ def _prove(
         )
     graph = "The graph in torch, as it was before it was lowered: run."
     if about.backend == CORE_ML_DELEGATE:
-        errors = _worst(student, [DelegatedCoreML(methods, bundle.where)], inputs, about.precision)
+        delegated = DelegatedCoreML(methods, bundle.where)
+        refuse_newer(delegated.operators, OLDEST_IOS[about.precision])
+        errors = _worst(student, [delegated], inputs, about.precision)
         checks = [
             "Our evaluator of the Core ML programs inside the file: run.",
             graph,

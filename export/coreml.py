@@ -61,6 +61,15 @@ def ios_needed(operators: list[str]) -> tuple[int, str]:
     return max(first[newest], 6) + 9, newest  # opset 6 came with iOS 15
 
 
+def refuse_newer(operators: list[str], ios: int) -> None:
+    """Raises MobileBilayerError that names an operator which `ios` lacks."""
+    needed, operator = ios_needed(operators)
+    if needed > ios:
+        raise MobileBilayerError(
+            f"The program uses {operator}, which needs iOS {needed}; it was to be for iOS {ios}. Convert for iOS {needed}."
+        )
+
+
 def convert_student(
     student: nn.Module,
     calibration: dict[str, list[tuple[Tensor, ...]]],
@@ -130,11 +139,7 @@ def convert(
             )
             model = ct.optimize.coreml.palettize_weights(model, of_trunk)
     operators = {operation.op_type for operation in model._mil_program.functions["main"].operations} - {"const"}
-    needed, operator = ios_needed(sorted(operators))
-    if needed > ios:
-        raise MobileBilayerError(
-            f"The program uses {operator}, which needs iOS {needed}; it was to be for iOS {ios}. Convert for iOS {needed}."
-        )
+    refuse_newer(sorted(operators), ios)
     with tempfile.TemporaryDirectory() as folder, quietly():
         package = Path(folder) / "method.mlpackage"
         model.save(str(package))

@@ -73,6 +73,11 @@ class DelegatedCoreML:
                 ) from error
             self._programs[name] = (MilProgram(folder / "model.mlpackage"), names["inputNames"], names["outputNames"])
 
+    @property
+    def operators(self) -> list[str]:
+        """Of all programs inside."""
+        return sorted({name for program, _, _ in self._programs.values() for name in program.operators})
+
     def run(self, method: str, *arrays: np.ndarray) -> list[np.ndarray]:
         """Outputs of a method, float32."""
         about = self._methods[method]

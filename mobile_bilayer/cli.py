@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 teacher_app = typer.Typer(help="The paper's full-size networks.", no_args_is_help=True)
 app.add_typer(teacher_app, name="teacher")
+benchmark_app = typer.Typer(help="What whole frames cost, on this machine and on phones.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 out = Console()
 
@@ -77,7 +80,7 @@ def animate(
     from mobile_bilayer.runtime.animate import STAGES, animate
     from mobile_bilayer.runtime.bundle import Bundle
 
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         report = animate(
             source,
             driving,
@@ -120,7 +123,7 @@ def grid(
     from mobile_bilayer.runtime.bundle import Bundle
     from mobile_bilayer.samples import SAMPLES
 
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         path = grid(
             sources or list(SAMPLES),
             driving,
@@ -164,7 +167,7 @@ def track(
 
     check_output(output, TRACK_SUFFIXES)
     reader = VideoReader(video)
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         done = iter(range(1, 10**9))
         found = track_video(reader, lambda _: on_progress("Tracking", next(done), reader.frames), str(video)).track
     found.save(output)
@@ -186,7 +189,7 @@ def prepare(
     """
     from mobile_bilayer.dataset.prepare import parse_share, prepare
 
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         result = prepare(data, output, split, fps, jobs, parse_share(shard), on_progress)
     for reason in result.left_out:
         out.print(f"left out {reason}", soft_wrap=True, markup=False, highlight=False)
@@ -339,7 +342,7 @@ def distill(
         minutes=minutes,
         workers=workers,
         seed=seed,
-        progress=_progress,
+        progress=progress_bar,
     )
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
@@ -392,6 +395,9 @@ def export(
 
 def _export(weights: Path, prepared: Path, output: Path, **options: object) -> None:
     """`export_proven`, and what it found on pairs that it was not calibrated on."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()  # before what export imports: that would have its say
     from mobile_bilayer.export.bundle import export_proven
 
     with out.status("Exporting; this takes some minutes"):
@@ -407,9 +413,12 @@ def _export(weights: Path, prepared: Path, output: Path, **options: object) -> N
 
 def _export_all(weights: Path, prepared: Path, output: Path, **options: object) -> int:
     """Each backend's usual bundle, and one table of them. Exit code 1 when one failed."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()
     from mobile_bilayer.export.bundle import export_all
 
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         rows = export_all(weights, prepared, output, on_progress, **options)
     table = Table("", title="Errors are shares of what is allowed", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for row in rows:
@@ -460,6 +469,9 @@ def quantize(
     quick: Annotated[bool, typer.Option("--quick", help="With --compare: without identity and jitter, which must find faces.")] = False,
 ) -> None:
     """Make an int8 bundle of float weights, and prove it. Or see what int8 costs: --sensitivity, --compare."""
+    from mobile_bilayer.runtime.executorch_file import quiet_runtime
+
+    quiet_runtime()
     from mobile_bilayer.quantization.recipes import Recipe
 
     recipe = Recipe(observer=observer)
@@ -474,7 +486,7 @@ def quantize(
     if sensitivity:
         from mobile_bilayer.quantization.sensitivity import measure_sensitivity, sensitivity_table, write_sensitivity
 
-        with _progress() as on_progress:
+        with progress_bar() as on_progress:
             damages = measure_sensitivity(weights, prepared, calibration, recipe, on_progress)
         out.print(sensitivity_table(damages))
         for path in write_sensitivity(output, damages):
@@ -483,7 +495,7 @@ def quantize(
     if compare:
         with _extra("evaluation"):
             from mobile_bilayer.quantization.compare import compare_precisions, comparison_table, write_comparison
-        with _progress() as on_progress:
+        with progress_bar() as on_progress:
             rows = compare_precisions(
                 weights, prepared, pictures or prepared, bundle or [], calibration, recipe, quick, on_progress
             )
@@ -541,7 +553,7 @@ def fidelity(
         measured.append(open_teacher(teacher))
     methods, made_by = {m.name: m.method for m in measured}, {m.name: m.made_by for m in measured}
     gallery = None if report is None else Gallery()
-    with _extra("evaluation"), _progress() as on_progress:
+    with _extra("evaluation"), progress_bar() as on_progress:
         result = evaluate_fidelity(
             prepared, methods, targets, quick=quick, frames=frames, on_progress=on_progress, on_clip=gallery
         )
@@ -619,7 +631,7 @@ def pose(
         from mobile_bilayer.evaluation.pose import POSE_METRICS, evaluate_pose, load_drivers, load_sources
     _check_reports(json, sheet)
     opened = Bundle.open(bundle)
-    with _extra("evaluation"), _progress() as on_progress:
+    with _extra("evaluation"), progress_bar() as on_progress:
         avatars = load_sources(photos, sources, opened)
         result = evaluate_pose(load_drivers(clips, on_progress), avatars, drivers, frames, quick, on_progress)
     if not quick:
@@ -661,7 +673,7 @@ def groups(
 
     _check_reports(json, None)
     files = read_groups(table, data)
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         result = evaluate_groups(files, frames, on_progress)
     shown = Table("group", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("files", "pictures", "found ↑", "wrong pose ↓", "eye gap error ↓"):
@@ -674,6 +686,67 @@ def groups(
     if json is not None:
         result.save(json)
         out.print(str(json), soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:  mobile-bilayer gate --short  ·  mobile-bilayer gate --bundle my-bundle --json gate.json  ·  mobile-bilayer gate --tighten"
+)
+def gate(
+    short: Annotated[bool, typer.Option("--short", help="Leave out what takes minutes.")] = False,
+    bundle: BundleOption = None,
+    json: Annotated[Path | None, typer.Option(help="Report to write (.json).", show_default=False)] = None,
+    tighten: Annotated[bool, typer.Option("--tighten", help="Move the gates that are beaten beyond their margin.")] = False,
+    make_reference: Annotated[
+        bool, typer.Option("--make-reference", help="Instead: render with the teacher what the gate compares with.")
+    ] = False,
+    table: Annotated[bool, typer.Option("--table", help="Instead: write README's table of benchmarks/figures.json.")] = False,
+    fidelity: Annotated[
+        Path | None, typer.Option(help="With --table: take figures of a report of `evaluate fidelity --json`.", show_default=False)
+    ] = None,
+    ratios: Annotated[
+        Path | None, typer.Option(help="With --table: and of `pytest benchmarks/test_teacher_ratio.py --benchmark-json`.", show_default=False)
+    ] = None,
+) -> int:
+    """Measure every promised figure: exit code 1 when one is worse than its gate in benchmarks/gates.toml beyond its margin."""
+    if sum((make_reference, table, tighten)) > 1:
+        raise MobileBilayerError("--tighten, --make-reference and --table are three things to do. Give one of them.")
+    if (make_reference or table) and (short or bundle is not None or json is not None):
+        raise MobileBilayerError("--short, --bundle and --json are of measuring. Leave them out with --make-reference and --table.")
+    if not table and (fidelity is not None or ratios is not None):
+        raise MobileBilayerError("--fidelity and --ratios are of README's table. Give --table too.")
+    if tighten and bundle is not None:
+        raise MobileBilayerError("Gates are of what ships: --tighten measures the shipped bundle. Leave --bundle out.")
+    _check_reports(json, None)
+    with _extra("evaluation"):
+        from mobile_bilayer.gates import figures, public_set, report, rows
+        from mobile_bilayer.gates.measure import measure
+    if table:
+        if fidelity is not None or ratios is not None:
+            figures.take_figures(fidelity, ratios)
+        changed = figures.write_table()
+        out.print(f"{figures.README}: {'the table is new' if changed else 'the table is as it was'}", soft_wrap=True)
+        return 0
+    if make_reference:
+        public_set.make_reference()
+        out.print(f"{public_set.REFERENCE}: {public_set.REFERENCE.stat().st_size / 1000:.0f} kB", soft_wrap=True)
+        return 0
+    gates = rows.read_gates(rows.GATES)
+    with progress_bar() as on_progress:
+        measured = measure(bundle, short, on_progress=on_progress)
+    verdicts = report.judge(gates, measured, short)
+    out.print(report.verdict_table(verdicts))
+    out.print(report.summary(verdicts, measured), soft_wrap=True, markup=False, highlight=False)
+    if json is not None:
+        report.save_verdicts(json, verdicts, measured, short, str(bundle or "shipped"))
+        out.print(str(json), soft_wrap=True)
+    failed = report.fails(verdicts, all_needed=bool(os.environ.get("MOBILE_BILAYER_NO_SKIPS")))
+    if failed:
+        print(_line("error", f"{', '.join(v.gate.name for v in failed)}: {rows.AFTER_A_FAILURE}"), file=sys.stderr)
+        return 1
+    if tighten:
+        moved = rows.tighten(rows.GATES, measured.values, rows.today())
+        out.print(f"{rows.GATES}: moved {', '.join(moved) or 'nothing'}", soft_wrap=True)
+    return 0
 
 
 @app.command(epilog="Example:  mobile-bilayer golden -o golden/")
@@ -701,6 +774,64 @@ def import_teacher(
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
     out.print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@benchmark_app.command(
+    "run",
+    epilog="Examples:  mobile-bilayer benchmark run  ·  mobile-bilayer benchmark run my-bundle --seconds 600 --threads 1 -o mine.json  ·  "
+    "mobile-bilayer benchmark run --driving talk.mp4 --profile",
+)
+def benchmark_run(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle folder or zip. Default: the shipped one.", show_default=False)] = None,
+    seconds: Annotated[float, typer.Option(help="Of counted frames. From 120 on the last minute is the headline.")] = 60.0,
+    threads: Annotated[int | None, typer.Option(help="Of ExecuTorch and OpenCV. Default: as they choose.", show_default=False)] = None,
+    repeats: Annotated[int, typer.Option(help="Parts of the run whose medians are compared.")] = 3,
+    driving: Annotated[
+        Path | None,
+        typer.Option(help="A video, to measure decoding too, or a .track file. Default: a sample photo that swings.", show_default=False),
+    ] = None,
+    fidelity: Annotated[
+        Path | None, typer.Option(help="What `evaluate fidelity --json` wrote of this bundle, to put beside.", show_default=False)
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Operator by operator too.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result to write, NAME.json.")] = Path("benchmark.json"),
+) -> None:
+    """Run whole frames against a camera's clock, and write what they cost. Ctrl-C ends it early and well."""
+    from mobile_bilayer.benchmark.run import Setting, run_benchmark
+    from mobile_bilayer.benchmark.show import show
+    from mobile_bilayer.capture.images import check_output
+
+    check_output(output, (".json",))
+    setting = Setting(seconds, threads, repeats, with_profile=profile)
+    with progress_bar() as on_progress:
+        result = run_benchmark(bundle, setting, driving, fidelity, on_progress)
+    result.save(output)
+    show({str(output): result}, out)
+    out.print(str(output), soft_wrap=True, markup=False)
+
+
+@benchmark_app.command(
+    "show",
+    epilog="Examples:  mobile-bilayer benchmark show pixel8.json  ·  mobile-bilayer benchmark show a.json b.json --plot fps.png --html report.html",
+)
+def benchmark_show(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Results: of `benchmark run`, or of a phone.")],
+    plot: Annotated[Path | None, typer.Option(help="Frames a second over time, to write as .png.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Report to write (.html), one file.")] = None,
+) -> None:
+    """Check results and show them: one in full, several side by side with ratios to the first."""
+    from mobile_bilayer.benchmark import show as shown
+    from mobile_bilayer.capture.images import check_output
+
+    for path, suffix in ((plot, ".png"), (html, ".html")):
+        if path is not None:
+            check_output(path, (suffix,))
+    results = shown.load_results(files)
+    shown.show(results, out)
+    for path, write in ((plot, shown.plot), (html, shown.write_html)):
+        if path is not None:
+            write(results, path)
+            out.print(str(path), soft_wrap=True, markup=False)
 
 
 @app.command(
@@ -797,7 +928,7 @@ def _extra(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator:
+def progress_bar() -> Iterator:
     """A bar on stderr, where there is a terminal: stdout stays clean."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -811,8 +942,11 @@ def _progress() -> Iterator:
         yield on_progress
 
 
-def main() -> None:
-    """Exit code 0, or 2 with one line on stderr."""
+def main(app: typer.Typer = app) -> None:
+    """Exit code 0; 1 where `gate` or `export --backend all` found something wrong; or 2 with one line on stderr.
+
+    Of scripts beside the package too, with commands of their own.
+    """
     import click
 
     try:
@@ -820,18 +954,18 @@ def main() -> None:
             warnings.showwarning = lambda message, *_: print(_line("warning", message), file=sys.stderr)
             status = app(standalone_mode=False)
     except MobileBilayerError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         if error.filename is None:  # not about a file that somebody named
             raise
-        _fail(f"{str(error.filename)[:300]}: {error.strerror}. Check the path, and that you may use it.")
+        fail(f"{str(error.filename)[:300]}: {error.strerror}. Check the path, and that you may use it.")
     except Exception as error:
         # Typer carries its own copy of click: its errors are told by what they have, not by their class.
         if not hasattr(error, "format_message") and not isinstance(error, click.ClickException):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.exit(2)  # the help is on the screen
-        _fail(f"{error.format_message()} Try `mobile-bilayer --help`.")
+        fail(f"{error.format_message()} Try `mobile-bilayer --help`.")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
@@ -841,6 +975,6 @@ def _line(kind: str, message: object) -> str:
     return f"{kind}: " + " ".join(str(message).split())
 
 
-def _fail(message: str) -> None:
+def fail(message: str) -> None:
     print(_line("error", message), file=sys.stderr)
     sys.exit(2)

@@ -22,7 +22,8 @@ needs_model = pytest.mark.skipif(
 )
 COMMANDS = (
     "animate", "grid", "avatar", "track", "prepare", "distill", "export", "quantize", "train student", "train teacher",
-    "evaluate fidelity", "evaluate pose", "evaluate groups", "golden", "inspect", "teacher import",
+    "evaluate fidelity", "evaluate pose", "evaluate groups", "gate", "golden", "inspect", "teacher import",
+    "benchmark run", "benchmark show",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

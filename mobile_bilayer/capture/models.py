@@ -61,7 +61,7 @@ def model_bytes(model: ModelFile) -> bytes:
                 f"{path} is not the {model.name} we know (sha256 differs). Replace it with {model.url}."
             )
         return data
-    cached = user_cache_path("mobile_bilayer") / "models" / model.name
+    cached = _cached(model)
     with suppress(OSError):  # absent or unreadable: fetch it again
         data = cached.read_bytes()
         if hashlib.sha256(data).hexdigest() == model.sha256:
@@ -69,6 +69,16 @@ def model_bytes(model: ModelFile) -> bytes:
     data = _download(model, cached)
     _store(data, cached)
     return data
+
+
+def is_at_hand(model: ModelFile) -> bool:
+    """Whether `model_bytes` would find the file without a network."""
+    override = os.environ.get("MOBILE_BILAYER_MODELS")
+    return (Path(override) / model.name if override else _cached(model)).is_file()
+
+
+def _cached(model: ModelFile) -> Path:
+    return user_cache_path("mobile_bilayer") / "models" / model.name
 
 
 def _download(model: ModelFile, cached: Path) -> bytes:

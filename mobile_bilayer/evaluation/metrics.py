@@ -183,21 +183,39 @@ def identity_distance(render: np.ndarray, target: np.ndarray) -> float:
     return float(np.linalg.norm(render - target))
 
 
-class FaceMeasures:
-    """All of `FACE_METRICS`: detects and describes faces. A context manager, for the detector's sake."""
+class Recogniser:
+    """dlib's network for faces, which nothing here was trained with."""
 
     def __init__(self) -> None:
-        # Here and not above: only who measures faces needs a recogniser, or a landmark model on this machine. No
-        # network sees what they say; they look at finished pictures as a person would.
-        import dlib
-
-        from mobile_bilayer.capture.landmarker import Landmarker
+        import dlib  # here and not above: only who describes faces needs it
 
         # Importing face_recognition_models would need setuptools' old pkg_resources; the file alone is enough.
         package = importlib.metadata.distribution("face_recognition_models")
         weights = package.locate_file("face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat")
         self._dlib = dlib
         self._recogniser = dlib.face_recognition_model_v1(str(weights))
+
+    def describe(self, rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Descriptor (128,) float64 of the face at these landmarks (478, 2 or 3) of a picture (H, W, 3) uint8 RGB."""
+        dlib = self._dlib
+        # Ours call pixel 0's centre 0.5, dlib's 0, and dlib's are whole.
+        points = np.rint(keypoints_68(landmarks)[:, :2] - 0.5).astype(int)
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        where = dlib.full_object_detection(
+            dlib.rectangle(left, top, right, bottom), [dlib.point(x, y) for x, y in points.tolist()]
+        )
+        return np.array(self._recogniser.compute_face_descriptor(rgb, where))
+
+
+class FaceMeasures:
+    """All of `FACE_METRICS`: detects and describes faces. A context manager, for the detector's sake."""
+
+    def __init__(self) -> None:
+        # Here and not above: only who measures faces needs a landmark model on this machine. No network sees what
+        # these say; they look at finished pictures as a person would.
+        from mobile_bilayer.capture.landmarker import Landmarker
+
+        self.describe = Recogniser().describe
         self._landmarker = Landmarker(video=False)
 
     def __enter__(self) -> FaceMeasures:
@@ -216,17 +234,6 @@ class FaceMeasures:
         from mobile_bilayer.capture.landmarker import detect_padded
 
         return detect_padded(self._landmarker, rgb)
-
-    def describe(self, rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """dlib's descriptor (128,) float64 of the face at these landmarks (478, 2 or 3)."""
-        dlib = self._dlib
-        # Ours call pixel 0's centre 0.5, dlib's 0, and dlib's are whole.
-        points = np.rint(keypoints_68(landmarks)[:, :2] - 0.5).astype(int)
-        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-        where = dlib.full_object_detection(
-            dlib.rectangle(left, top, right, bottom), [dlib.point(x, y) for x, y in points.tolist()]
-        )
-        return np.array(self._recogniser.compute_face_descriptor(rgb, where))
 
     def __call__(self, renders: Sequence[np.ndarray], targets: Sequence[Face | None]) -> dict[str, np.ndarray]:
         """NaN where a render or its target shows no face."""

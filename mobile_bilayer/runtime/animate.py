@@ -251,7 +251,7 @@ def _animate_camera(
     progress: Progress,
 ) -> None:
     """Live: no look ahead. The first face seen is the neutral one, and becomes a better one while it goes on."""
-    follow, crop = _Follower(avatar), None
+    follow, crop = Follower(avatar), None
     with Camera(index) as camera, FaceTracker(live=True) as tracker:
         total = _limit(None, camera.rate, seconds)
         width = PANEL_PX * (3 if side_by_side else 1)
@@ -279,7 +279,7 @@ def _animate_camera(
                 raise KeyboardInterrupt  # nothing was seen yet: there is no video to finish
 
 
-class _Follower:
+class Follower:
     """A live driver's motion, frame by frame; it sets the avatar's neutral."""
 
     def __init__(self, avatar: Avatar) -> None:

@@ -45,6 +45,18 @@ def shipped_bundle() -> Path:
     return Path(str(files("mobile_bilayer") / "assets" / "student-S-256-int8-xnnpack"))
 
 
+def bundle_sha256(path: Path) -> str:
+    """Of its manifest.json, which has the hashes of all other files."""
+    return hashlib.sha256(bundle_reader(path)("manifest.json")).hexdigest()
+
+
+def bundle_mib(path: Path) -> float:
+    """All of its files."""
+    read = bundle_reader(path)
+    text = read("manifest.json")
+    return (len(text) + sum(len(read(name)) for name in Manifest.from_json(text, str(path)).sha256)) / 2**20
+
+
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """A checked bundle in memory. Make it with `Bundle.open`."""

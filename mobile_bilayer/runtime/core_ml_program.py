@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,28 @@ class CoreMLProgram:
             else:
                 got = program.run(inputs)
         return [np.array(got[t.name], np.float32) for t in spec.outputs]
+
+
+    def operators_by_device(self, method: str) -> dict[str, int] | None:
+        """How many operators run on cpu, gpu and neural_engine, as Core ML plans it on this Mac; None from the evaluator."""
+        if not self._models:
+            return None
+        from coremltools.models.compute_plan import MLComputePlan
+
+        return count_devices(MLComputePlan.load_from_path(self._models[method].get_compiled_model_path()))
+
+
+DEVICES = {"MLCPUComputeDevice": "cpu", "MLGPUComputeDevice": "gpu", "MLNeuralEngineComputeDevice": "neural_engine"}
+
+
+def count_devices(plan: Any) -> dict[str, int]:
+    """Of a compute plan, by the device that Core ML prefers for each operator; constants have none. Not run on a Mac yet."""
+    usages = [
+        plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        for operation in plan.model_structure.program.functions["main"].block.operations
+    ]
+    names = [DEVICES[type(usage.preferred_compute_device).__name__] for usage in usages if usage is not None]
+    return dict(Counter(names))
 
 
 def _model(package: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import redirect_stderr
 from io import StringIO
 
@@ -20,7 +21,11 @@ class Program:
     """Methods of a program, called with numpy arrays.
 
     Calls are serialised: a runtime method must not be entered twice. What is returned is fresh on every call.
+
+    execute_s  seconds that the last call spent in the runtime itself
     """
+
+    execute_s = 0.0
 
     def __init__(
         self, data: bytes, methods: dict[str, MethodSpec], backend: str, where: str, made_for: str = ""
@@ -65,7 +70,10 @@ class Program:
         tensors = [torch.from_numpy(array) for array in check_inputs(method, self._specs[method], arrays)]
         with self._lock:
             try:
-                return [out.numpy().copy() for out in self._methods[method].execute(tensors)]
+                begun = time.perf_counter()
+                outputs = self._methods[method].execute(tensors)
+                self.execute_s = time.perf_counter() - begun
+                return [out.numpy().copy() for out in outputs]
             except (RuntimeError, MemoryError) as error:  # XNNPACK looks at some of its operators only when they run
                 raise MobileBilayerError(
                     f"{self._where}: the ExecuTorch runtime here can't run {method}: {words(error)}. Export it again, or in another precision."

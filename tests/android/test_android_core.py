@@ -1,19 +1,27 @@
 """The phone's core in Kotlin: compiled with warnings as errors, tested on this machine's JVM, and fed with our files."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
-from mobile_bilayer.runtime.animate import _Follower, open_avatar
+from mobile_bilayer.benchmark.result import Moment, Result, schema
+from mobile_bilayer.capture.images import AI_GENERATED
+from mobile_bilayer.runtime.animate import Follower, open_avatar
+from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.samples import sample_photo, sample_track
 
 CHECK = Path(__file__).parents[2] / "android_demo" / "core" / "check.py"
@@ -44,6 +52,14 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     rgb, landmarks = sample_photo("astronaut")
     photo = {"rgb": rgb, "landmarks": landmarks.astype(np.float32), "alpha": avatar.alpha / np.float32(255)}
     save_file(photo, folder / "photo.safetensors")
+    for name, options in (("index_last", {}), ("index_first", {"movflags": "faststart"})):
+        with av.open(folder / f"{name}.mp4", "w", options=options) as video:
+            stream = video.add_stream("h264", rate=25)
+            stream.width = stream.height = 64
+            for level in range(0, 250, 5):
+                picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8))
+                video.mux(stream.encode(picture))
+            video.mux(stream.encode())
     begun = time.monotonic()
     done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
     print(f"android_demo/core/check.py took {time.monotonic() - begun:.0f} s")
@@ -60,7 +76,7 @@ def test_core_compiles_without_warnings_and_passes_all_its_tests(checked):
 
 
 @needs_tools
-@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "RU4"])
+@pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "BE3", "RU4"])
 def test_the_rows_that_core_answers_for_are_tested_there(checked, row):
     assert re.search(rf"─ {row} .* ✔", checked[0].stdout)
 
@@ -84,7 +100,7 @@ def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_mak
 def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
     got = load_file(checked[1] / "run_of_kotlin.safetensors")["moved"]
     alone = open_avatar(Avatar.load(checked[1] / "from_python.avatar", avatar.bundle), avatar.bundle)
-    follow = _Follower(alone)
+    follow = Follower(alone)
     wanted = np.stack(
         [
             alone.move(follow(None if i in range(60, 96) else frame.landmarks, frame.time_s))
@@ -93,6 +109,38 @@ def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(check
     )
     assert np.ptp(wanted, 0).max() > 0.1  # so that something moves
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["index_last.mp4", "index_first.mp4"])
+def test_a_video_that_the_phone_tagged_says_that_it_is_ai_generated_and_plays_as_before(checked, name):
+    def content(path: Path) -> tuple[dict, list]:
+        with av.open(path) as video:
+            return video.metadata, [frame.to_ndarray(format="gray").mean() for frame in video.decode(video=0)]
+
+    before, frames = content(checked[1] / name)
+    tagged, same = content(checked[1] / f"tagged_{name}")
+    assert same == frames and len(frames) == 50 and np.ptp(frames) > 200
+    assert "title" not in before
+    assert [tagged[key] for key in ("title", "comment", "description")] == [AI_GENERATED] * 3
+
+
+@needs_tools
+def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(checked):
+    text = (checked[1] / "result_of_kotlin.json").read_bytes()
+    Draft202012Validator(schema()).validate(json.loads(text))
+    result = Result.from_json(text, "result_of_kotlin.json")
+    assert result.stages_ms["network"].p50 == 2 and result.stages_ms["display"] is None and result.fps == 29.97
+    assert result.over_time == (Moment(0, 30, "none", 31.5),) and list(json.loads(text)) == [
+        f.name for f in fields(Result)
+    ]
+
+
+@needs_tools
+def test_the_phone_names_a_bundle_by_the_hash_and_the_size_that_we_do(checked):
+    result = Result.from_json((checked[1] / "result_of_kotlin.json").read_bytes(), "result_of_kotlin.json")
+    assert result.bundle_sha256 == hashlib.sha256((shipped_bundle() / "manifest.json").read_bytes()).hexdigest()
+    assert result.bundle_mib == sum(file.stat().st_size for file in shipped_bundle().iterdir()) / 2**20
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):

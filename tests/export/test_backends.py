@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mobile_bilayer.export import backends
+from mobile_bilayer.export import backends, coreml
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export.backends import BACKENDS, EXECUTORCH, check_qnn, check_soc
 from mobile_bilayer.export.bundle import PRECISIONS, TOLERANCES, USUAL, Proof, export_bundle, export_proven
@@ -79,6 +79,15 @@ def test_a_core_ml_delegates_program_is_taken_out_and_computed(delegate, foreign
     assert kinds[-1] == "fp32" and set(kinds[:-1]) == {"fp16"}  # the heads, and the trunk
     errors = {name: error for spec in bundle.manifest.methods.values() for name, error in spec.largest_error.items()}
     assert set(errors) == set(TOLERANCES["fp16"])
+
+
+def test_EX7_an_operator_newer_than_the_delegates_target_is_refused_by_name(delegate, foreign, monkeypatch):
+    bundle, proof = delegate
+    seen = []
+    monkeypatch.setattr(coreml, "ios_needed", lambda operators: (seen.extend(operators), (18, "conv"))[1])
+    with pytest.raises(MobileBilayerError, match="uses conv, which needs iOS 18; it was to be for iOS 15"):
+        module._prove(foreign.network, bundle, foreign.inputs, proof.share, {})
+    assert {"conv", "upsample_bilinear", "matmul"} & set(seen)
 
 
 def test_a_fault_in_a_core_ml_delegate_is_refused(delegate, foreign):

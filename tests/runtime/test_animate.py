@@ -432,7 +432,7 @@ def test_a_camera_drives_until_the_seconds_are_over(avatar, bundle, camera, tmp_
 
 def test_live_a_face_that_is_lost_holds_its_motion_and_comes_back_at_once(avatar, short_track):
     alone = module.open_avatar(avatar, avatar.bundle)
-    follow = module._Follower(alone)
+    follow = module.Follower(alone)
     assert follow(None, 0.0) is None and alone.neutral is None
     first, other = short_track[0].landmarks, short_track[3].landmarks
     for i in range(1, 5):

@@ -14,8 +14,18 @@ import kotlin.math.round
 /** A file of a bundle is not larger than this, in bytes. */
 const val LARGEST_FILE = 64 shl 20
 
-/** A checked bundle in memory. Make it with [Bundle.open]. [where] names it in errors. */
-class Bundle private constructor(val manifest: Manifest, val contents: Map<String, ByteArray>, val where: String) {
+/**
+ * A checked bundle in memory. Make it with [Bundle.open]. [where] names it in errors.
+ *
+ * [sha256] of manifest.json, which has the hashes of all other files; [bytes] of all files together
+ */
+class Bundle private constructor(
+    val manifest: Manifest,
+    val contents: Map<String, ByteArray>,
+    val where: String,
+    val sha256: String,
+    val bytes: Long,
+) {
     /** MODEL_CARD.md. */
     val card: String get() = String(contents.getValue("MODEL_CARD.md"), Charsets.UTF_8)
 
@@ -140,7 +150,8 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
                 "$where: $name is missing. A bundle holds manifest.json, a program, golden.safetensors and MODEL_CARD.md; " +
                     "export or copy it again.",
             )
-            val manifest = Manifest.fromJson(String(needed("manifest.json"), Charsets.UTF_8), where)
+            val text = needed("manifest.json")
+            val manifest = Manifest.fromJson(String(text, Charsets.UTF_8), where)
             checkPoints(manifest, where)
             for (name in listOf("golden.safetensors", "MODEL_CARD.md")) {
                 if (name in manifest.sha256) continue
@@ -148,7 +159,7 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
             }
             val contents = manifest.sha256.mapValues { (name, wanted) ->
                 val data = needed(name)
-                val got = MessageDigest.getInstance("SHA-256").digest(data).joinToString("") { "%02x".format(it) }
+                val got = sha256(data)
                 if (got != wanted) {
                     throw MobileBilayerError(
                         "$where: $name has sha256 ${got.take(12)}…, the manifest says ${wanted.take(12)}…: it was changed or damaged. " +
@@ -157,8 +168,10 @@ class Bundle private constructor(val manifest: Manifest, val contents: Map<Strin
                 }
                 data
             }
-            return Bundle(manifest, contents, where)
+            return Bundle(manifest, contents, where, sha256(text), text.size + contents.values.sumOf { it.size.toLong() })
         }
+
+        private fun sha256(data: ByteArray) = MessageDigest.getInstance("SHA-256").digest(data).joinToString("") { "%02x".format(it) }
 
         private fun whole(file: File, where: String): ByteArray {
             if (file.length() > LARGEST_FILE) throw tooLarge(where, file.name)

@@ -41,6 +41,10 @@ class LivePipeline(
     var drawnNs = Long.MIN_VALUE
         private set
 
+    /** How long the latest layers took from their landmarks on, without waiting for these. For the network thread. */
+    var tookNs = 0L
+        private set
+
     /** Frames that a newer one overtook before the network, and before the screen. */
     val dropped: Long get() = seen.dropped + drawn.dropped
 
@@ -76,6 +80,7 @@ class LivePipeline(
     fun step(waitNs: Long = 0): Boolean {
         if (closed) return false
         val frame = (if (waitNs > 0) seen.await(waitNs) else seen.take()) ?: return false
+        val beganNs = System.nanoTime()
         val wanted = synchronized(asking) {
             if (!clock.isCurrent(frame.capturedNs)) return false
             asked.also { asked = Asked.NOTHING }
@@ -99,6 +104,7 @@ class LivePipeline(
         layers.lost = !frame.found
         if (closed || !clock.isCurrent(frame.capturedNs)) return false
         drawnNs = frame.capturedNs
+        tookNs = System.nanoTime() - beganNs
         drawn.publish()
         return true
     }

@@ -16,7 +16,38 @@ class YuvImage(
     val cropTop: Int = 0,
     val cropRight: Int = width,
     val cropBottom: Int = height,
-)
+) {
+    /** The same frame, of which another part counts. */
+    fun cropped(left: Int, top: Int, width: Int, height: Int) =
+        YuvImage(this.width, this.height, y, u, v, left, top, left + width, top + height)
+
+    companion object {
+        /** [rgb] as a camera would give it: what a benchmark shows in place of one. */
+        fun of(rgb: RgbImage): YuvImage {
+            val width = rgb.width
+            val height = rgb.height
+            val halfWidth = (width + 1) / 2
+            val halfHeight = (height + 1) / 2
+            val luma = ByteBuffer.allocateDirect(width * height)
+            val blue = ByteBuffer.allocateDirect(halfWidth * halfHeight)
+            val red = ByteBuffer.allocateDirect(halfWidth * halfHeight)
+            for (y in 0 until height) {
+                for (x in 0 until width) {
+                    val at = 3 * (y * width + x)
+                    val r = rgb.pixels[at].toInt() and 255
+                    val g = rgb.pixels[at + 1].toInt() and 255
+                    val b = rgb.pixels[at + 2].toInt() and 255
+                    luma.put(y * width + x, Math.round(0.299f * r + 0.587f * g + 0.114f * b).toByte())
+                    if (x % 2 != 0 || y % 2 != 0) continue
+                    val chroma = y / 2 * halfWidth + x / 2
+                    blue.put(chroma, Math.round(127.5f - 0.168736f * r - 0.331264f * g + 0.5f * b).toByte())
+                    red.put(chroma, Math.round(127.5f + 0.5f * r - 0.418688f * g - 0.081312f * b).toByte())
+                }
+            }
+            return YuvImage(width, height, YuvPlane(luma, width, 1), YuvPlane(blue, halfWidth, 1), YuvPlane(red, halfWidth, 1))
+        }
+    }
+}
 
 /** An upright picture as a Bitmap takes it: [pixels] are R, G, B and 255 of each pixel, row by row. A buffer: see [YuvConverter]. */
 class RgbaImage(val width: Int, val height: Int) {

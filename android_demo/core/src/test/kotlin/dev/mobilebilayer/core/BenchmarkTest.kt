@@ -1,9 +1,12 @@
 package dev.mobilebilayer.core
 
+import java.io.File
+import java.time.Instant
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
+import org.junit.jupiter.api.Assumptions
 
 class BenchmarkTest {
     @Test
@@ -36,12 +39,14 @@ class BenchmarkTest {
 
     private val result = BenchmarkResult(
         device = "made by a test", chip = null, os = "none", buildType = "debug", runtime = "executorch 1.5.1",
-        toolVersions = mapOf("kotlin" to "2.4.20"), backend = "xnnpack", computeUnit = "cpu", threads = 2, bundleSha256 = "feed",
-        precision = "int8", imagePx = 256, warmupCount = 10, iterations = 1800, durationS = 60.0,
-        stages = mapOf("network" to Statistics.of(doubleArrayOf(1.0, 2.0, 3.0))), fps = 29.97, dropped = 3,
+        toolVersions = mapOf("kotlin" to "2.4.20"), backend = "xnnpack", computeUnit = "cpu", threads = 2, bundle = "none",
+        bundleSha256 = "fe".repeat(32), bundleMib = 1.5, precision = "int8", imagePx = 256, warmupCount = 10, iterations = 1800, durationS = 60.0,
+        stages = mapOf("network" to Statistics.of(doubleArrayOf(1.0, 2.0, 3.0)), "frame" to Statistics.of(doubleArrayOf(8.0))), fps = 29.97, dropped = 3,
         load = LoadTimes(null, 81.5, 20.0), peakMemoryMib = null, packageMib = 2.0, delegatedOperators = 70,
-        undelegatedOperators = mapOf("aten.foo" to "not in the backend"), overTime = listOf(Moment(0, 30, "nominal")),
-        energyMj = null, energyMethod = null, repeatSpread = 0.02,
+        undelegatedOperators = mapOf("aten.foo" to "not in the backend"), overTime = listOf(Moment(0, 30, "none", 31.5)),
+        energyMj = null, energyMethod = null, repeatSpread = 0.02, repeats = 3, execute = Statistics.of(doubleArrayOf(1.5)),
+        firstFrameMs = 150.0, cameraFps = 30.0, undelegatedCount = 2, notMeasured = mapOf("stages_ms.display" to "no screen"),
+        warnings = listOf("It was made by a test."), madeAt = Instant.parse("2026-01-31T12:00:00.5Z"),
     )
 
     @Test
@@ -49,11 +54,24 @@ class BenchmarkTest {
         val read = Json.parse(result.toJson(), "result.json") as Map<*, *>
         assertEquals(1L, read["format_version"])
         val wanted = mapOf("count" to 3L, "mean" to 2.0, "p50" to 2.0, "p90" to 2.8, "p99" to 2.98, "cv" to 0.5)
-        assertEquals(mapOf("network" to wanted), read["stages_ms"])
+        val stages = read["stages_ms"] as Map<*, *>
+        assertEquals(BenchmarkResult.STAGES.toList(), stages.keys.toList())
+        assertEquals(wanted, stages["network"])
+        assertNull(stages["display"])
+        assertEquals("2026-01-31T12:00:00Z", read["made_at"])
         assertTrue(read.containsKey("energy_mj") && read["energy_mj"] == null)
         assertEquals(mapOf("first_ever_ms" to null, "cold_ms" to 81.5, "warm_ms" to 20.0), read["load"])
-        assertEquals(listOf(mapOf("second" to 0L, "frames" to 30L, "thermal_state" to "nominal")), read["over_time"])
+        assertEquals(listOf(mapOf("second" to 0L, "frames" to 30L, "thermal_state" to "none", "temperature_c" to 31.5)), read["over_time"])
         assertNull(read["chip"])
+    }
+
+    @Test
+    fun `a result is written for Python to read`() {
+        val folder = System.getenv("MOBILE_BILAYER_EXCHANGE")?.let(::File)
+        Assumptions.assumeTrue(folder != null, "MOBILE_BILAYER_EXCHANGE names no folder: pytest does")
+        File(folder!!, "result_of_kotlin.json").writeText(
+            result.copy(bundleSha256 = shipped.sha256, bundleMib = shipped.bytes / 1048576.0).toJson(),
+        )
     }
 
     @Test
@@ -61,6 +79,9 @@ class BenchmarkTest {
         val one = Statistics.of(doubleArrayOf(1.0))
         assertTrue("[gpu]" in refusal { result.copy(stages = mapOf("gpu" to one)) })
         assertTrue("energy" in refusal { result.copy(energyMj = 3.0) })
+        assertTrue("npu" in refusal { result.copy(computeUnit = "npu") })
+        assertTrue("warm" in refusal { result.copy(overTime = listOf(Moment(0, 30, "warm"))) })
+        assertTrue("its rate" in refusal { result.copy(fps = null) })
         assertTrue("0 iterations" in refusal { result.copy(iterations = 0) })
         assertTrue("number" in refusal { result.copy(fps = Double.NaN).toJson() })
     }

@@ -1,6 +1,5 @@
 package dev.mobilebilayer.core
 
-import org.junit.jupiter.api.Assumptions
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -272,13 +271,6 @@ class AvatarTest {
         assertContentEquals(made.mapFeatures, back.mapFeatures)
         assertContentEquals(made.sourceLandmarks, back.sourceLandmarks)
         assertTrue("AI-generated" in Safetensors.load(data, "me.avatar").metadata.getValue("content"))
-    }
-
-    /** Where pytest puts what Python made, and looks for what Kotlin makes of it. */
-    private fun exchange(): File {
-        val folder = System.getenv("MOBILE_BILAYER_EXCHANGE")?.let(::File)
-        Assumptions.assumeTrue(folder != null, "MOBILE_BILAYER_EXCHANGE names no folder: pytest does")
-        return folder!!
     }
 
     @Test

@@ -4,6 +4,7 @@ import java.io.File
 import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
 import kotlin.test.fail
+import org.junit.jupiter.api.Assumptions
 
 /** The repository, wherever the tests are run in it. */
 val ROOT: File = generateSequence(File("").absoluteFile) { it.parentFile }.first { File(it, "golden/constants.json").exists() }
@@ -50,6 +51,13 @@ fun assertNear(wanted: DoubleArray, got: DoubleArray, tolerance: Double = 1e-4, 
     for (i in wanted.indices) {
         if (!(Math.abs(wanted[i] - got[i]) <= tolerance)) fail("$what $i is ${got[i]}, ${wanted[i]} is right within $tolerance")
     }
+}
+
+/** Where pytest puts what Python made, and looks for what Kotlin makes of it. */
+fun exchange(): File {
+    val folder = System.getenv("MOBILE_BILAYER_EXCHANGE")?.let(::File)
+    Assumptions.assumeTrue(folder != null, "MOBILE_BILAYER_EXCHANGE names no folder: pytest does")
+    return folder!!
 }
 
 /** Waits, but not for ever. */

@@ -223,6 +223,40 @@ class LiveTest {
     }
 
     @Test
+    fun `a whole run with slow frames, a lost face, a rotation and a pause has no queue, no stale frame and is never late`() {
+        for (phone in rates()) {
+            val whole = phone.scene
+            phone.scene = { atNs ->
+                val points = whole(atNs)!!
+                when (atNs) {
+                    in 2 * S..3 * S -> null
+                    in 0..4 * S -> points
+                    else -> FloatArray(points.size) { if (it % 3 == 2) points[it] else 0.8f * points[it] + 100 }
+                }
+            }
+            phone.at(4 * S) { phone.pipeline.restart(4 * S) }
+            phone.at(5 * S) { phone.pipeline.pause() }
+            phone.at(6 * S) { phone.pipeline.resume(6 * S) }
+            phone.run(8 * S)
+            phone.checkOrder() // and so no more than four frames were under way at the end
+            val (slow, usual) = phone.latenciesNs.partition { it.first }
+            assertTrue(slow.size > 3 && usual.maxOf { it.second } < 2 * phone.periodNs, "${usual.maxOf { it.second } / MS} ms")
+            for (frame in phone.shown) {
+                val sinceNs = listOf(0L, 4 * S, 6 * S).last { it <= frame.atNs }
+                val isStale = frame.capturedNs < sinceNs || frame.atNs in 5 * S..6 * S
+                assertFalse(isStale, "of ${frame.capturedNs / MS} at ${frame.atNs / MS} ms")
+            }
+            // Each part was lived through, to its end.
+            for (second in listOf(1, 2, 3, 4, 6, 7)) {
+                val inIt = phone.shown.count { it.atNs in second * S until (second + 1) * S }
+                assertTrue(inIt > 0.7 * phone.fps, "$inIt frames in second $second")
+            }
+            val lost = phone.shown.filter { it.lost }
+            assertTrue(lost.all { it.capturedNs in 2 * S..3 * S } && lost.size > 0.7 * phone.fps)
+        }
+    }
+
+    @Test
     fun `a rotation in a pause does not end it, and what is neutral is found anew behind it`() {
         val phone = Phone(30, 12, 14, 14)
         val whole = phone.scene
@@ -320,7 +354,7 @@ class LiveTest {
             var running = true
             var drawn = 0
             val threads = listOf<() -> Unit>(
-                { for (points in driver.landmarks) { if (running) pipeline.see(points, System.nanoTime()); Thread.sleep(1) } },
+                { var i = 0; while (running) { pipeline.see(driver.landmarks[i++ % 198], System.nanoTime()); Thread.sleep(1) } },
                 { while (running) pipeline.step(10 * MS) },
                 { while (running) { if (pipeline.show() != null) drawn++; Thread.sleep(1) } },
             ).map { loop -> thread(isDaemon = true) { runCatching(loop).onFailure(wrong::set) } }

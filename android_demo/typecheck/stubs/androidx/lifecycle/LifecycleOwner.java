@@ -1,0 +1,6 @@
+// Stands for androidx.lifecycle:lifecycle-common:2.10.0: no more of it than the app uses.
+package androidx.lifecycle;
+
+public interface LifecycleOwner {
+    Lifecycle getLifecycle();
+}
