@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
-from mobile_bilayer.runtime.animate import _Follower, open_avatar
+from mobile_bilayer.runtime.animate import Follower, open_avatar
 from mobile_bilayer.samples import sample_photo, sample_track
 
 CHECK = Path(__file__).parents[2] / "ios_demo" / "Core" / "check.py"
@@ -91,7 +91,7 @@ def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_mak
 def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
     got = load_file(checked[1] / "run_of_swift.safetensors")["moved"]
     alone = open_avatar(Avatar.load(checked[1] / "from_python.avatar", avatar.bundle), avatar.bundle)
-    follow = _Follower(alone)
+    follow = Follower(alone)
     wanted = np.stack(
         [
             alone.move(follow(None if i in range(60, 96) else frame.landmarks, frame.time_s))

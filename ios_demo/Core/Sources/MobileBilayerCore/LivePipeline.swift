@@ -35,6 +35,7 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
     private var asked = Asked.nothing
     private var closed = false
     private var latestNs = Int64.min
+    private var latestTookNs: Int64 = 0
 
     /// `config`: the bundle's, unless a user wants it otherwise.
     public init(_ avatar: Avatar, _ network: FrameNetwork, mode: Mode = .relative, config: StabilizerConfig? = nil) {
@@ -48,6 +49,9 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
 
     /// When the camera took the frame of the latest layers: what is left to now is how late they are.
     public var drawnNs: Int64 { locked { latestNs } }
+
+    /// How long the latest layers took from their landmarks on, without waiting for these.
+    public var tookNs: Int64 { locked { latestTookNs } }
 
     /// Frames that a newer one overtook before the network, and before the screen.
     public var dropped: Int { seen.dropped + drawn.dropped }
@@ -80,6 +84,7 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
     public func step(waitNs: Int64 = 0) throws -> Bool {
         if locked({ closed }) { return false }
         guard let frame = waitNs > 0 ? seen.wait(timeoutNs: waitNs) : seen.take() else { return false }
+        let beganNs = nowNs()
         let wanted: Asked? = locked {
             if !clock.isCurrent(frame.capturedNs) { return nil }
             defer { asked = .nothing }
@@ -109,6 +114,7 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
         let current = locked {
             if closed || !clock.isCurrent(frame.capturedNs) { return false }
             latestNs = frame.capturedNs
+            latestTookNs = nowNs() - beganNs
             return true
         }
         if current { drawn.publish() }

@@ -69,6 +69,8 @@ final class AllocationTest: XCTestCase {
             compositor.composite(texture: texture, background: texture, layersA: a, layersB: b, out: &frame)
             toRgb(frame, out: &rgb)
         }
+        let texels = Texels(channels: 4, sidePx: 64)
+        try assertNone("an upload") { _ in texels.of(a) { _ in } }
     }
 
     func test_measuring_allocates_nothing() throws {
