@@ -1,5 +1,7 @@
 """The phone's core in Swift: compiled with warnings as errors, tested on this machine, and fed with our files."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from safetensors.numpy import load_file, save_file
 
 from mobile_bilayer import Avatar, Bundle
+from mobile_bilayer.benchmark.result import Moment, Result, schema
 from mobile_bilayer.runtime.animate import Follower, open_avatar
+from mobile_bilayer.runtime.bundle import shipped_bundle
 from mobile_bilayer.samples import sample_photo, sample_track
 
 CHECK = Path(__file__).parents[2] / "ios_demo" / "Core" / "check.py"
@@ -46,9 +51,8 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     rgb, landmarks = sample_photo("astronaut")
     photo = {"rgb": rgb, "landmarks": landmarks.astype(np.float32), "alpha": avatar.alpha / np.float32(255)}
     save_file(photo, folder / "photo.safetensors")
-    shipped = CHECK.parents[2] / "mobile_bilayer" / "assets" / "student-S-256-int8-xnnpack"
     with zipfile.ZipFile(folder / "bundle.zip", "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in shipped.iterdir():
+        for file in shipped_bundle().iterdir():
             packed.write(file, f"student/{file.name}")
     begun = time.monotonic()
     done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
@@ -100,6 +104,22 @@ def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(check
     )
     assert np.ptp(wanted, 0).max() > 0.1  # so that something moves
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@needs_swift
+def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(checked):
+    text = (checked[1] / "result_of_swift.json").read_bytes()
+    Draft202012Validator(schema()).validate(json.loads(text))
+    result = Result.from_json(text, "result_of_swift.json")
+    assert result.stages_ms["network"].p50 == 2 and result.stages_ms["display"] is None and result.fps == 29.97
+    assert result.over_time == (Moment(0, 30, "nominal", None),)
+
+
+@needs_swift
+def test_the_phone_names_a_bundle_by_the_hash_and_the_size_that_we_do(checked):
+    result = Result.from_json((checked[1] / "result_of_swift.json").read_bytes(), "result_of_swift.json")
+    assert result.bundle_sha256 == hashlib.sha256((shipped_bundle() / "manifest.json").read_bytes()).hexdigest()
+    assert result.bundle_mib == sum(file.stat().st_size for file in shipped_bundle().iterdir()) / 2**20
 
 
 def test_a_missing_tool_is_named_with_the_way_to_get_it(tmp_path):

@@ -76,7 +76,8 @@ private struct Places: Sendable {
 
     init(_ sidePx: Int, _ fromPx: Int) {
         self.fromPx = fromPx
-        let places = (0..<sidePx).map { (Double($0) + 0.5) * Double(fromPx) / Double(sidePx) - 0.5 }
+        let ratio = Double(fromPx) / Double(sidePx)
+        let places: [Double] = (0..<sidePx).map { (Double($0) + 0.5) * ratio - 0.5 }
         let first = places.map { $0.rounded(.down) }
         low = first.map { min(max(Int($0), 0), fromPx - 1) }
         high = first.map { min(max(Int($0) + 1, 0), fromPx - 1) }

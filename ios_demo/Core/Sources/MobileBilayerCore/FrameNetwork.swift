@@ -49,6 +49,11 @@ public final class FrameNetwork: @unchecked Sendable {  // the lock is around al
             throw MobileBilayerError(
                 "\(place): the runtime could not run \(method) (\(error)). Export the bundle for this runtime's version.", cause: error)
         }
+        for i in outputs.indices where outputs[i].floats.count != spec.outputs[i].count {
+            throw MobileBilayerError(
+                "\(place): the runtime gave \(outputs[i].floats.count) numbers as \(spec.outputs[i].name) of \(method); "
+                    + "\(spec.outputs[i].count) are right. Export the bundle for this runtime's version.")
+        }
     }
 
     /// Waits for the call that runs, if any, and closes the program, once.

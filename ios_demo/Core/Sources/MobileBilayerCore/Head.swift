@@ -35,10 +35,17 @@ public final class FaceTemplate: Sendable {
         self.rigid = rigid
         self.jaw = jaw
         let doubles = points.map(Double.init)
-        let middle = (0..<3).map { c in rigid.reduce(0.0) { $0 + doubles[3 * $1 + c] } / Double(rigid.count) }
+        var middle = [0.0, 0.0, 0.0]
+        for i in rigid {
+            for c in 0..<3 { middle[c] += doubles[3 * i + c] / Double(rigid.count) }
+        }
+        var around: [Double] = []
+        for i in rigid {
+            for c in 0..<3 { around.append(doubles[3 * i + c] - middle[c]) }
+        }
         self.doubles = doubles
         self.middle = middle
-        solver = FaceTemplate.pseudoInverse(rigid.flatMap { i in (0..<3).map { doubles[3 * i + $0] - middle[$0] } })
+        solver = FaceTemplate.pseudoInverse(around)
     }
 
     /// (3, rigid): the pseudo-inverse of the rigid points around their middle, by the inverse of a 3 x 3 matrix.
@@ -53,11 +60,14 @@ public final class FaceTemplate: Sendable {
             let (c1, c2) = ((c + 1) % 3, (c + 2) % 3)
             return m[3 * r1 + c1] * m[3 * r2 + c2] - m[3 * r1 + c2] * m[3 * r2 + c1]
         }
-        let determinant = m[0] * cofactor(0, 0) + m[1] * cofactor(0, 1) + m[2] * cofactor(0, 2)
-        return (0..<(3 * n)).map { k in
+        var determinant = 0.0
+        for i in 0..<3 { determinant += m[i] * cofactor(0, i) }
+        var out = [Double](repeating: 0, count: 3 * n)
+        for k in 0..<(3 * n) {
             let (row, point) = (k / n, k % n)
-            return (0..<3).reduce(0.0) { $0 + cofactor($1, row) / determinant * around[3 * point + $1] }
+            for i in 0..<3 { out[k] += cofactor(i, row) / determinant * around[3 * point + i] }
         }
+        return out
     }
 
     /// From the bytes of face_template.safetensors.

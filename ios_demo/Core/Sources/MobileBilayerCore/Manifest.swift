@@ -16,6 +16,9 @@ public struct TensorSpec: Equatable, Sendable {
     public let shape: [Int]
     public let low: Double?
     public let high: Double?
+
+    /// How many numbers there are.
+    var count: Int { shape.reduce(1, *) }
 }
 
 /// A method of the program.

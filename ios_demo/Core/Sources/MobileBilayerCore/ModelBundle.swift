@@ -87,11 +87,15 @@ public struct ModelBundle: Sendable {
         ]
         try network.run("render_layers", inputs: inputs, outputs: layers)
         var errors: [String: Float] = [:]
-        for (spec, got) in zip(encode.outputs, features) { errors[spec.name] = largest(got.floats[...], try golden.numbers(spec.name)[...]) }
+        for (spec, got) in zip(encode.outputs, features) {
+            errors[spec.name] = largest(got.floats[...], try golden.numbers(spec.name)[...])
+        }
         let (gotA, gotB) = (layers[0].floats, layers[1].floats)
         let (a, b) = (try golden.numbers("layers_a"), try golden.numbers("layers_b"))
         let plane = a.count / 4
-        let parts: [(String, Range<Int>)] = [("flow", 0..<(2 * plane)), ("gate", (2 * plane)..<(3 * plane)), ("mask", (3 * plane)..<(4 * plane))]
+        let parts: [(String, Range<Int>)] = [
+            ("flow", 0..<(2 * plane)), ("gate", (2 * plane)..<(3 * plane)), ("mask", (3 * plane)..<(4 * plane)),
+        ]
         for (part, range) in parts {
             errors[part] = largest(gotA[range], a[range])
         }
@@ -256,7 +260,10 @@ private func largest(_ got: ArraySlice<Float>, _ wanted: ArraySlice<Float>) -> F
 /// A square of `px` numbers a side, bilinearly grown.
 func grown(_ plane: [Float], _ px: Int, _ toPx: Int) -> [Float] {
     let ratio = Double(px) / Double(toPx)
-    let places: [Double] = (0..<toPx).map { min(max((Double($0) + 0.5) * ratio - 0.5, 0), Double(px - 1)) }
+    let places: [Double] = (0..<toPx).map { i in
+        let place: Double = (Double(i) + 0.5) * ratio - 0.5
+        return min(max(place, 0), Double(px - 1))
+    }
     func along(_ row: Int, _ x: Double) -> Double {
         let left = Int(x)
         let first = Double(plane[row * px + left])

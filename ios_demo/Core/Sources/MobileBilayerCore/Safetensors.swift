@@ -92,7 +92,9 @@ public struct Safetensors {
                 throw damaged("\(name) of shape \(text(shape)) has \(length) bytes")
             }
             spans.append(span[0]..<span[1])
-            let numbers = all.withUnsafeBytes { read(UnsafeRawBufferPointer(rebasing: $0[(begin + span[0])..<(begin + span[1])]), dtype, count) }
+            let numbers = all.withUnsafeBytes {
+                read(UnsafeRawBufferPointer(rebasing: $0[(begin + span[0])..<(begin + span[1])]), dtype, count)
+            }
             tensors.append((key, try Tensor(dtype, shape, numbers)))
         }
         var end = 0

@@ -45,7 +45,9 @@ public enum Numbers: Equatable, Sendable {
 public final class Tensor {
     public let dtype: DType
     public let shape: [Int]
-    public private(set) var data: Numbers
+    /// Of F32 and F16, else none. They are changed in place, as many as they are, unless somebody else holds the array itself.
+    public var floats: [Float]
+    private let others: Numbers
 
     /// Throws unless there are as many numbers as the shape says, of this type.
     public init(_ dtype: DType, _ shape: [Int], _ data: Numbers) throws {
@@ -57,36 +59,22 @@ public final class Tensor {
         }
         self.dtype = dtype
         self.shape = shape
-        self.data = data
+        if case .floats(let all) = data { floats = all } else { floats = [] }
+        others = dtype == .f32 || dtype == .f16 ? .floats([]) : data
     }
 
     private init(zeros shape: [Int]) {
         dtype = .f32
         self.shape = shape
-        data = .floats([Float](repeating: 0, count: shape.reduce(1, *)))
+        floats = [Float](repeating: 0, count: shape.reduce(1, *))
+        others = .floats([])
     }
 
-    /// Of F32 and F16. They are changed in place, as many as they are, unless somebody else holds the array itself.
-    public var floats: [Float] {
-        get {
-            guard case .floats(let all) = data else { preconditionFailure("\(dtype.rawValue) holds no floats") }
-            return all
-        }
-        _modify {
-            guard case .floats(var all) = data else { preconditionFailure("\(dtype.rawValue) holds no floats") }
-            let count = all.count
-            data = .bytes([])  // nobody else holds them now: no copy
-            defer {
-                precondition(all.count == count, "a tensor keeps its size")
-                data = .floats(all)
-            }
-            yield &all
-        }
-    }
+    public var data: Numbers { dtype == .f32 || dtype == .f16 ? .floats(floats) : others }
 
     /// Of U8 and BOOL.
     public var bytes: [UInt8] {
-        guard case .bytes(let all) = data else { preconditionFailure("\(dtype.rawValue) holds no bytes") }
+        guard case .bytes(let all) = others else { preconditionFailure("\(dtype.rawValue) holds no bytes") }
         return all
     }
 

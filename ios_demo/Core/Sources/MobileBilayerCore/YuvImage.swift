@@ -193,7 +193,8 @@ public final class YuvConverter {
         if !rightAngles.contains(rotation) {
             throw MobileBilayerError("A frame was to be turned by \(rotation) degrees; 0, 90, 180 or 270 is needed.")
         }
-        let inside = crop.left >= 0 && crop.left < crop.right && crop.right <= width
+        let inside =
+            crop.left >= 0 && crop.left < crop.right && crop.right <= width
             && crop.top >= 0 && crop.top < crop.bottom && crop.bottom <= height
         if !inside {
             throw MobileBilayerError(

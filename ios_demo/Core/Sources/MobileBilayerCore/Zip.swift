@@ -23,7 +23,8 @@ struct Zip {
         let all = self.data
         // The directory's end lies before a comment of at most 65535 bytes.
         let lowest = max(all.count - 22 - 65535, 0)
-        guard all.count >= 22, let end = stride(from: all.count - 22, through: lowest, by: -1).first(where: { number(all, $0, 4) == 0x0605_4b50 })
+        guard all.count >= 22,
+            let end = stride(from: all.count - 22, through: lowest, by: -1).first(where: { number(all, $0, 4) == 0x0605_4b50 })
         else { throw MobileBilayerError("\(place) is no bundle: neither a folder nor a readable zip. Choose the folder, or zip it again.") }
         func damaged() -> MobileBilayerError { MobileBilayerError("\(place) is a damaged zip: its directory is cut. Copy it again.") }
         var at = number(all, end + 16, 4)
@@ -100,7 +101,9 @@ func inflate(_ packed: ArraySlice<UInt8>, size: Int) -> [UInt8]? {
         switch kind {
         case 0:
             bits.toByte()
-            guard let length = bits.take(16), let check = bits.take(16), length == ~check & 0xffff, out.count + length <= size else { return nil }
+            guard let length = bits.take(16), let check = bits.take(16), length == ~check & 0xffff, out.count + length <= size else {
+                return nil
+            }
             for _ in 0..<length {
                 guard let byte = bits.take(8) else { return nil }
                 out.append(UInt8(byte))
@@ -181,7 +184,9 @@ private struct Code {
 
 private let plainLengths = Code((0..<288).map { $0 < 144 ? 8 : $0 < 256 ? 9 : $0 < 280 ? 7 : 8 })
 private let plainDistances = Code([Int](repeating: 5, count: 30))
-private let lengthBase = [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
+private let lengthBase = [
+    3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258,
+]
 private let lengthBits = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0]
 private let distanceBase = [
     1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385,

@@ -13,7 +13,9 @@ final class CompositorTest: XCTestCase {
         values.flatMap { [Float](repeating: $0, count: sidePx * sidePx) }
     }
 
-    private func run(_ side: Int, _ a: Int, _ b: Int, _ texture: [Float], _ background: [Float], _ layers: [Float], _ lf: [Float]) -> [Float] {
+    private func run(_ side: Int, _ a: Int, _ b: Int, _ texture: [Float], _ background: [Float], _ layers: [Float], _ lf: [Float])
+        -> [Float]
+    {
         Compositor(sidePx: side, aPx: a, bPx: b).composite(texture: texture, background: background, layersA: layers, layersB: lf)
     }
 

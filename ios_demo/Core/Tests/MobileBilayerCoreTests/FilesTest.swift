@@ -39,7 +39,7 @@ final class FilesTest: XCTestCase {
         let tensors: [(String, Tensor)] = [
             ("wide", try Tensor(.f64, [2], .doubles([1.5, -2]))),
             ("long", try Tensor(.i64, [1], .longs([1 << 40]))),
-            ("floats", try Tensor.of([1, -0.25, .greatestFiniteMagnitude, 0, 1e-40, 3], [2, 3])),
+            ("floats", try Tensor.of([1, -0.25, .greatestFiniteMagnitude, 0, .leastNonzeroMagnitude, 3], [2, 3])),
             ("whole", try Tensor(.i32, [3], .ints([-1, 0, 7]))),
             ("short", try Tensor(.i16, [1], .shorts([-300]))),
             ("bytes", try Tensor(.u8, [2, 2], .bytes([255, 0, 1, 2]))),

@@ -207,7 +207,11 @@ func goldenAvatar() throws -> Avatar {
         for c in 0..<3 { texture.append(UInt8((image[c * pixels + i] * 255).rounded())) }
     }
     let source = try floats(try goldenFile("retarget.json")["source"])
-    let landmarks: [Float] = (0..<landmarkCount).flatMap { i in [source[2 * i], source[2 * i + 1], 0.1] }
+    var landmarks = [Float](repeating: 0.1, count: 3 * landmarkCount)
+    for i in 0..<landmarkCount {
+        landmarks[3 * i] = source[2 * i]
+        landmarks[3 * i + 1] = source[2 * i + 1]
+    }
     return Avatar(
         bundle: shipped, texture: try RgbImage(width: 256, height: 256, pixels: texture), background: RgbImage(width: 256, height: 256),
         alpha: [UInt8](repeating: 0, count: 128 * 128), landmarkFeatures: try golden.numbers("landmark_features"),

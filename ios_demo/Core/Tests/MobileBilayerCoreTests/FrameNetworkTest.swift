@@ -36,6 +36,11 @@ final class FrameNetworkTest: XCTestCase {
         func close() {}
     }
 
+    private final class ShortProgram: Program {
+        func execute(_ method: String, inputs: [Tensor], outputs: [Tensor]) { outputs[0].floats = [1, 2] }
+        func close() {}
+    }
+
     private static func inputs(_ method: String) -> [Tensor] { shipped.method(method).inputs.map { Tensor.zeros($0.shape) } }
 
     private static func outputs(_ method: String) -> [Tensor] { shipped.method(method).outputs.map { Tensor.zeros($0.shape) } }
@@ -128,6 +133,11 @@ final class FrameNetworkTest: XCTestCase {
     func test_AN2_a_tensor_has_as_many_numbers_as_its_shape_says() {
         assertSays("(2, 3)", refusal { _ = try Tensor.of([Float](repeating: 0, count: 5), [2, 3]) })
         assertSays("U8", refusal { _ = try Tensor(.u8, [2], .floats([0, 0])) })
+    }
+
+    func test_AN2_outputs_of_another_size_are_refused_by_expected_and_got() {
+        let said = refusal { try FrameNetworkTest.render(shipped.network(ShortProgram())) }
+        assertSays("2 numbers as layers_a of render_layers; 16384 are right", said)
     }
 
     func test_what_the_runtime_throws_becomes_an_error_that_names_the_bundle() {

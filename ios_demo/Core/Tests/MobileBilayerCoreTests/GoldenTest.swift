@@ -78,7 +78,8 @@ final class GoldenTest: XCTestCase {
             let crop = headCrop(landmarks)
             let right = try ["x_px", "y_px", "half_px"].map { try number(wanted[$0]) }
             assertNear(right, [crop.xPx, crop.yPx, crop.halfPx])
-            let four = [0, 33, 263, 152].flatMap { [landmarks[2 * $0], landmarks[2 * $0 + 1]] }
+            var four: [Float] = []
+            for i in [0, 33, 263, 152] { four += landmarks[(2 * i)...(2 * i + 1)] }
             let keypoints = crop.toKeypoints(four, numbers: 2)
             assertNear(try numbers(wanted["keypoints"]), keypoints.doubles)
             assertNear(four.doubles, crop.toPixels(keypoints, numbers: 2).doubles)
@@ -125,11 +126,13 @@ final class GoldenTest: XCTestCase {
 
     func test_a_whole_clip_is_as_long_as_before_calmer_and_begins_anew_behind_a_lost_face() {
         let many = (0..<700).map { driver.landmarks[$0 % 198] }
-        let times = (0..<700).map { Double($0) * 0.04 + ($0 >= 600 ? 3 : 0) }
+        var times: [Double] = []
+        for i in 0..<700 { times.append(0.04 * Double(i) + (i < 600 ? 0.0 : 3.0)) }
         let found = (0..<700).map { !(300...309).contains($0) }
+        let clip = times
         func steady(_ range: Range<Int>, _ found: [Bool]) -> [[Float]] {
             var out: [[Float]] = []
-            let track = Track(landmarks: Array(many[range]), timesS: Array(times[range]), found: found, width: 384, height: 384)
+            let track = Track(landmarks: Array(many[range]), timesS: Array(clip[range]), found: found, width: 384, height: 384)
             stabilize(track) { out.append(putTogether($0)) }
             return out
         }
@@ -142,7 +145,10 @@ final class GoldenTest: XCTestCase {
         func tremble(_ frames: [[Float]]) -> Double {
             var sum = 0.0
             for i in 1..<(frames.count - 1) {
-                for k in stride(from: 0, to: 956, by: 7) { sum += Double(abs(frames[i - 1][k] - 2 * frames[i][k] + frames[i + 1][k])) }
+                for k in stride(from: 0, to: 956, by: 7) {
+                    let bend: Float = frames[i - 1][k] - 2 * frames[i][k] + frames[i + 1][k]
+                    sum += Double(abs(bend))
+                }
             }
             return sum
         }
@@ -224,7 +230,8 @@ final class GoldenTest: XCTestCase {
             let filled = fillBehind(from, alpha: alpha)
             assertNear(try numbers(wanted["filled"]), filled.pixels.map(Double.init), tolerance, "filled")
             let side = from.height
-            let left = (0..<(3 * side * side)).map { filled.pixels[$0 / (3 * side) * 3 * from.width + $0 % (3 * side)] }
+            var left: [UInt8] = []
+            for row in 0..<side { left += filled.pixels[(3 * row * from.width)...].prefix(3 * side) }
             let square = try RgbImage(width: side, height: side, pixels: left)
             let blurred = try changeBackground("blur", kept: square).pixels.map(Double.init)
             assertNear(try numbers(wanted["blurred_square"]), blurred, tolerance, "blurred")

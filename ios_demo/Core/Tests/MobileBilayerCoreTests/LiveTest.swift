@@ -104,7 +104,11 @@ private final class Phone: Program {
         at(nowNs + landmarksNs) {
             self.landmarksBusy = false
             self.seen += 1
-            XCTAssertNoThrow(try self.pipeline.see(self.scene(capturedNs), capturedNs: capturedNs))
+            do {
+                try self.pipeline.see(self.scene(capturedNs), capturedNs: capturedNs)
+            } catch {
+                XCTFail("\(error)")
+            }
             self.seenNs = capturedNs
             self.landmarks()
         }
@@ -194,7 +198,6 @@ final class LiveTest: XCTestCase {
         try phone.run(s)
         XCTAssertEqual(phone.shown.count, 0)
         XCTAssertGreaterThan(phone.captured, 0)
-        phone.checkOrder()
     }
 
     func test_IO3_after_a_pause_no_frame_from_before_it_is_shown_and_the_neutral_is_kept() throws {
