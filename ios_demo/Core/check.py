@@ -59,7 +59,7 @@ def main() -> int:
         seen.append(Path(exchange).resolve())
     options = ["--package-path", str(CORE), "--scratch-path", str(seen[0]), *BUILD]
     steps = {
-        "format": ["format", "lint", "--strict", "--recursive", str(CORE)],
+        "format": ["format", "lint", "--strict", "--recursive", "Sources", "Tests", "Package.swift"],
         "build": ["build", *options],
         "test": ["test", "--skip-build", *[o for o in options if o != "--build-tests"]],
     }
@@ -80,7 +80,7 @@ class Swift:
         if shutil.which("swift"):
             return
         self.root = cache_folder() / f"swift-{SUITE}"
-        if not (self.root / "usr/bin/swift").exists():
+        if not os.path.lexists(self.root / "usr/bin/swift"):  # a link that leads somewhere inside alone
             if not install:
                 raise Missing(
                     "swift is not installed. Get it from swift.org, or on Debian run this again with --install."
@@ -95,7 +95,7 @@ class Swift:
         if self.root is None:
             return subprocess.run(["swift", *command], cwd=CORE).returncode
         exchange = os.environ.get("MOBILE_BILAYER_EXCHANGE")
-        inside = ["env", "-i", "PATH=/usr/bin:/bin", "HOME=/tmp"]
+        inside = ["env", "-i", "-C", str(CORE), "PATH=/usr/bin:/bin", "HOME=/tmp"]
         if exchange:
             inside.append(f"MOBILE_BILAYER_EXCHANGE={Path(exchange).resolve()}")
         folders = [str(REPOSITORY), *map(str, seen)]

@@ -2,13 +2,16 @@ import Foundation
 
 #if canImport(CryptoKit)
     import CryptoKit
-
-    /// The SHA-256 of `data`, as 64 hex digits.
-    public func sha256(_ data: Data) -> String { SHA256.hash(data: data).map { String(format: "%02x", $0) }.joined() }
-#else
-    /// The SHA-256 of `data`, as 64 hex digits. Where there is no CryptoKit.
-    public func sha256(_ data: Data) -> String { plainSha256(data) }
 #endif
+
+/// The SHA-256 of `data`, as 64 hex digits.
+public func sha256(_ data: Data) -> String {
+    #if canImport(CryptoKit)
+        SHA256.hash(data: data).map { String(format: "%02x", $0) }.joined()
+    #else
+        plainSha256(data)
+    #endif
+}
 
 /// The same, by FIPS 180-4.
 func plainSha256(_ data: Data) -> String {
