@@ -60,6 +60,7 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     return done, folder
 
 
+@pytest.mark.swift
 @needs_swift
 def test_core_builds_without_warnings_is_well_formed_and_passes_all_its_tests(checked):
     done, _ = checked
@@ -70,12 +71,14 @@ def test_core_builds_without_warnings_is_well_formed_and_passes_all_its_tests(ch
     assert int(count) > 80 and not skipped and failed == "0"
 
 
+@pytest.mark.swift
 @needs_swift
 @pytest.mark.parametrize("row", ["AN1", "AN2", "AN3", "AN5", "RU4", "IO1", "IO3", "BE2", "BE3"])
 def test_the_rows_that_core_answers_for_are_tested_there(checked, row):
     assert re.search(rf"test_{row}_\w+' passed", checked[0].stdout)
 
 
+@pytest.mark.swift
 @needs_swift
 def test_an_avatar_goes_to_the_phone_and_comes_back_as_it_was(checked, avatar):
     back = Avatar.load(checked[1] / "from_swift.avatar", avatar.bundle)
@@ -83,6 +86,7 @@ def test_an_avatar_goes_to_the_phone_and_comes_back_as_it_was(checked, avatar):
         np.testing.assert_array_equal(getattr(back, name), getattr(avatar, name))
 
 
+@pytest.mark.swift
 @needs_swift
 def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_make(checked, avatar):
     got = load_file(checked[1] / "photo_of_swift.safetensors")
@@ -91,6 +95,7 @@ def test_of_a_whole_photo_the_phone_makes_the_texture_and_background_that_we_mak
     assert apart["background"].mean() < 0.5 and apart["background"].max() <= 6  # the alpha was rounded on its way
 
 
+@pytest.mark.swift
 @needs_swift
 def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(checked, avatar):
     got = load_file(checked[1] / "run_of_swift.safetensors")["moved"]
@@ -106,6 +111,7 @@ def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(check
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
+@pytest.mark.swift
 @needs_swift
 def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(checked):
     text = (checked[1] / "result_of_swift.json").read_bytes()
@@ -115,6 +121,7 @@ def test_a_result_of_the_phone_is_one_that_we_read_and_that_meets_the_schema(che
     assert result.over_time == (Moment(0, 30, "nominal", None),)
 
 
+@pytest.mark.swift
 @needs_swift
 def test_the_phone_names_a_bundle_by_the_hash_and_the_size_that_we_do(checked):
     result = Result.from_json((checked[1] / "result_of_swift.json").read_bytes(), "result_of_swift.json")
