@@ -46,6 +46,8 @@ def main() -> int:
         "--build-folder", type=Path, default=CORE / ".build", help="where to build (default: .build)"
     )
     given = arguments.parse_args()
+    # Debian keeps debootstrap and chroot where not every PATH looks.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     try:
         swift = Swift(given.install)
     except Missing as missing:
