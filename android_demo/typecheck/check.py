@@ -91,10 +91,15 @@ def android_jar(cache: Path) -> Path:
     sites = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True
     ).stdout.split()
+    mirrors = sorted({site for site in sites if site.endswith("/debian")})
+    if not mirrors:
+        raise Missing(
+            "Android's API comes from Debian, and apt here names no mirror of it. Name one of an Android SDK with --android-jar."
+        )
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="android-", dir=cache) as aside:
         package = Path(aside, ANDROID)
-        for site in dict.fromkeys([*(s for s in sites if s.endswith("/debian")), "http://deb.debian.org/debian"]):
+        for site in mirrors:
             print(f"Fetching {ANDROID} from {site} into {cache}", flush=True)
             address = f"{site}/pool/main/a/android-framework-23/{ANDROID}"
             done = subprocess.run([str(helper), "download-file", address, str(package)], capture_output=True, text=True)

@@ -21,7 +21,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from phone_tools import Said, call, completed, finished
+from phone_tools import Said, call, completed, finished, seconds_and_runs
 
 from mobile_bilayer import Bundle, cli
 from mobile_bilayer.benchmark.profile import METHOD
@@ -38,7 +38,6 @@ TEST = f"{PACKAGE}.BenchmarkTest"
 RESULTS = f"/sdcard/Android/data/{PACKAGE}/files/benchmark"
 FOLDER = "/data/local/tmp/mobile_bilayer"  # where adb may put programs and run them
 ABIS = ("arm64-v8a", "x86_64")  # that the app is built for; the second is an emulator's
-SUSTAINED_S = 600
 SPARE_S = 240  # for the app's start, its warm-up and its end
 COOL_S = 600  # to wait at most for a phone that is warm from the run before
 THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # PowerManager's states, from 0
@@ -473,14 +472,7 @@ def measure(
 ) -> None:
     """Measure on a phone over adb, and write one result."""
     check_output(output, (".json",))
-    seconds, count = (
-        (SUSTAINED_S if sustained else seconds),
-        (repeats if repeats is not None else 1 if sustained else 3),
-    )
-    if not 1 <= seconds <= 24 * 3600 or not 1 <= count <= 100:
-        raise MobileBilayerError(
-            f"seconds is {seconds} and repeats {count}; they must be in 1..86400 and 1..100. Leave them out."
-        )
+    seconds, count = seconds_and_runs(seconds, sustained, repeats)
     if threads is not None and (executor_runner is None or not 1 <= threads <= 64):
         raise MobileBilayerError(
             "--threads is of executor_runner, 1 to 64; the app chooses its own. Leave it out, or give --executor-runner."

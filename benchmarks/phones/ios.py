@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from phone_tools import call, completed, finished
+from phone_tools import call, completed, finished, seconds_and_runs
 
 from mobile_bilayer import cli
 from mobile_bilayer.benchmark.result import Result, merge
@@ -28,7 +28,6 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.bundle import shipped_bundle
 
 TEST = "DemoTests/BenchmarkTests/testLiveModeIsMeasured"
-SUSTAINED_S = 600
 SPARE_S = 600  # for installing, the app's start and its end
 
 Progress = Callable[[str, int, int | None], None]
@@ -187,14 +186,7 @@ def measure(
 ) -> None:
     """Measure on an iPhone with Xcode's tools, and write one result."""
     check_output(output, (".json",))
-    seconds, count = (
-        (SUSTAINED_S if sustained else seconds),
-        (repeats if repeats is not None else 1 if sustained else 3),
-    )
-    if not 1 <= seconds <= 24 * 3600 or not 1 <= count <= 100:
-        raise MobileBilayerError(
-            f"seconds is {seconds} and repeats {count}; they must be in 1..86400 and 1..100. Leave them out."
-        )
+    seconds, count = seconds_and_runs(seconds, sustained, repeats)
     with tempfile.TemporaryDirectory(prefix="mobile_bilayer.") as folder:
         listed = Path(folder, "devices.json")
         said = call("xcrun", "devicectl", "list", "devices", "--json-output", listed)

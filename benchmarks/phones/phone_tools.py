@@ -15,6 +15,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.bundle import Bundle, bundle_sha256
 from mobile_bilayer.runtime.inspection import inspect
 
+SUSTAINED_S = 600
 INSTALL = {
     "adb": "Install Android's platform-tools (Debian: `apt-get install adb`), and put them on your PATH.",
     "xcrun": "It comes with Xcode, which needs a Mac: run this there, and `xcode-select --install` first.",
@@ -95,3 +96,14 @@ def completed(result: Result, bundle: Path) -> Result:
 def finished(result: Result, *more: str) -> Result:
     """With all warnings in the file, as of a run on this machine."""
     return replace(result, warnings=tuple(dict.fromkeys([*more, *result.all_warnings()])))
+
+
+def seconds_and_runs(seconds: int, sustained: bool, repeats: int | None) -> tuple[int, int]:
+    """How long each run is, and how many there are: one of ten minutes if sustained, else three unless told."""
+    seconds = SUSTAINED_S if sustained else seconds
+    count = repeats if repeats is not None else 1 if sustained else 3
+    if not 1 <= seconds <= 24 * 3600 or not 1 <= count <= 100:
+        raise MobileBilayerError(
+            f"seconds is {seconds} and repeats {count}; they must be in 1..86400 and 1..100. Leave them out."
+        )
+    return seconds, count

@@ -18,7 +18,6 @@ CORE = Path(__file__).resolve().parent
 REPOSITORY = CORE.parents[1]
 SUITE = "trixie"  # Debian's first release with Swift
 PACKAGES = "swiftlang,ca-certificates,libc6-dev,libstdc++-14-dev,libncurses-dev,zlib1g-dev,git,binutils"
-MIRROR = "http://deb.debian.org/debian"
 # Optimised, for it is this code's speed and memory that matter; tests look at what is internal.
 BUILD = ["-c", "release", "--build-tests", "-Xswiftc", "-enable-testing", "-Xswiftc", "-warnings-as-errors"]
 # The tool chain's folder becomes the root, with this repository and the folders that are named in their usual places; nothing of it
@@ -127,7 +126,7 @@ def fetch(root: Path) -> None:
     remove(aside)
     aside.mkdir(parents=True)
     print(f"Fetching Swift into {root}", flush=True)
-    command = [debootstrap, "--variant=minbase", f"--include={PACKAGES}", SUITE, str(aside), MIRROR]
+    command = [debootstrap, "--variant=minbase", f"--include={PACKAGES}", SUITE, str(aside)]  # from its usual mirror
     # In mounts of its own: what debootstrap mounts in the folder is gone when it ends.
     done = subprocess.run(["unshare", "--mount", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:

@@ -15,6 +15,14 @@ from mobile_bilayer.benchmark.result import STAGES, Fidelity, Load, Moment, Resu
 from mobile_bilayer.benchmark.statistics import Statistics
 
 SCHEMA = schema()
+FIDELITY = {
+    "method": "S int8",
+    "made_by": "us",
+    "pairs": 4,
+    "people": 2,
+    "student": {"lpips": 0.1},
+    "teacher": None,
+}
 # What the schema's description names as beyond it.
 BEYOND = r"give both or none|must both be there|percentiles that fall|seconds that do not rise|not_measured names"
 
@@ -77,14 +85,7 @@ def test_no_object_takes_unknown_keys():
 def test_schema_and_reader_refuse_the_same_of_1000_spoilt_results(validator, values):
     whole = values(
         seconds=3,
-        fidelity={
-            "method": "S int8",
-            "made_by": "us",
-            "pairs": 4,
-            "people": 2,
-            "student": {"lpips": 0.1},
-            "teacher": None,
-        },
+        fidelity=FIDELITY,
     )
     refused = taken = 0
     for seed in range(1000):
@@ -150,14 +151,7 @@ def test_what_is_no_result_is_refused_in_words(text):
 def test_a_result_comes_back_as_it_was_written(result, tmp_path):
     one = result(
         seconds=130,
-        fidelity={
-            "method": "S int8",
-            "made_by": "us",
-            "pairs": 4,
-            "people": 2,
-            "student": {"lpips": 0.1},
-            "teacher": None,
-        },
+        fidelity=FIDELITY,
     )
     one.save(tmp_path / "a.json")
     assert Result.load_file(tmp_path / "a.json") == one
