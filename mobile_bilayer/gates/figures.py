@@ -158,7 +158,11 @@ def take_figures(fidelity: Path | None, ratios: Path | None, path: Path = FIGURE
             }
         if ratios is not None:
             report = json.loads(check_input(ratios, "report").read_text("utf-8"))
-            found = {run["params"]["size"]: run["extra_info"]["teacher_over_student"] for run in report["benchmarks"]}
+            found = {
+                run["params"]["size"]: run["extra_info"]["teacher_over_student"]
+                for run in report["benchmarks"]
+                if run["params"]["precision"] == "int8"
+            }
             rows["teacher"]["teacher_over"] = 1.0
             for row in ROWS:
                 if row.size in found:

@@ -134,8 +134,8 @@ def test_figures_come_from_the_two_reports(tmp_path):
     for row in figures.ROWS:
         fidelity["methods"][row.method] = {metric: {"mean": 0.25} for metric in figures.FIDELITY}
     runs = [
-        {"params": {"size": size}, "extra_info": {"teacher_over_student": ratio}}
-        for size, ratio in (("S", 41.6), ("XS", 80))
+        {"params": {"size": size, "precision": precision}, "extra_info": {"teacher_over_student": ratio}}
+        for size, precision, ratio in (("S", "int8", 41.6), ("S", "fp32", 7), ("XS", "fp32", 8), ("XS", "int8", 80))
     ]
     ratios = {
         "benchmarks": runs,
