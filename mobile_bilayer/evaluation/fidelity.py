@@ -169,16 +169,41 @@ class Fidelity:
         """Real targets without a face that the detector finds: no method has a face metric there."""
         return sum(int((~c.found).sum()) for c in self.clips if c.found is not None)
 
+    @cached_property
+    def beside(self) -> dict[str, dict[str, dict[str, tuple[float, float, float]]]]:
+        """{reference: {method: {metric: mean difference to the reference, and where 95 % of such means lie}}}.
+
+        Of the same pairs, or clips, that both have a number of: it tells which of two is better where their intervals overlap.
+        References are the landmark warp and, of several others, the last: the teacher, if there is one.
+        """
+        compared = [name for name in self.metrics if METRICS[name].better != "real"]
+        others = [name for name in self.methods if name != STATIC]
+        references = [WARP, *others[2:][-1:]]
+        return {
+            reference: {m: {k: self._difference(m, reference, k) for k in compared} for m in others if m != reference}
+            for reference in references
+            if len(others) > 1
+        }
+
+    def _difference(self, method: str, reference: str, metric: str) -> tuple[float, float, float]:
+        (values, people), (others, _) = self._all(method, metric), self._all(reference, metric)
+        difference = values - others
+        has = ~np.isnan(difference) if metric in OFTEN_NONE | STEADY_METRICS else np.full(len(difference), True)
+        return _mean(difference[has]), *interval(difference[has], people[has])
+
     def _values(self, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Values (P,) of all pairs, or clips, that have one, and whose each is (P,) str."""
-        if metric in STEADY_METRICS:
-            values = np.array([clip.mean(method, metric) for clip in self.clips])
-            has = ~np.isnan(values)
-            return values[has], np.array([clip.identity for clip in self.clips])[has]
-        values = np.concatenate([clip.values[method][metric] for clip in self.clips])
-        people = np.repeat([clip.identity for clip in self.clips], [len(clip.frames) for clip in self.clips])
-        has = ~np.isnan(values) if metric in OFTEN_NONE else np.full(len(values), True)
+        values, people = self._all(method, metric)
+        has = ~np.isnan(values) if metric in OFTEN_NONE | STEADY_METRICS else np.full(len(values), True)
         return values[has], people[has]
+
+    def _all(self, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Values of all pairs, of steadiness of all clips, NaN where there is none; and whose each is."""
+        identities = [clip.identity for clip in self.clips]
+        if metric in STEADY_METRICS:
+            return np.array([clip.mean(method, metric) for clip in self.clips]), np.array(identities)
+        values = np.concatenate([clip.values[method][metric] for clip in self.clips])
+        return values, np.repeat(identities, [len(clip.frames) for clip in self.clips])
 
     def save(self, path: Path, made_by: Mapping[str, str] | None = None) -> None:
         """Everything but the sheet as JSON; null where there is no number.
@@ -203,6 +228,10 @@ class Fidelity:
             "targets_lost": None if self.settings.quick else self.targets_lost,
             "methods": {method: row(method) for method in self.methods},
             REAL.replace(" ", "_"): self.real or None,
+            "beside": {
+                reference: {m: {k: dict(zip(("mean", "low", "high"), d, strict=True)) for k, d in row.items()} for m, row in rows.items()}
+                for reference, rows in self.beside.items()
+            },
             "per_clip": [
                 {"name": c.name, "identity": c.identity, "frames": c.frames, "found": c.found, "values": c.values}
                 | ({"consecutive": c.consecutive, "steadiness": c.steadiness} if self.settings.frames else {})

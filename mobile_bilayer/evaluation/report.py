@@ -160,7 +160,7 @@ class Section:
 
 
 def _tables(result: Fidelity, made_by: Mapping[str, str]) -> list[Summary]:
-    """Frame by frame, in motion, and where a target shows what its source does not."""
+    """Frame by frame, in motion, where a target shows what its source does not, and differences to a reference."""
 
     def rows(metrics: list[str]) -> list[Row]:
         best = {name: _best(result, name) for name in metrics}
@@ -188,7 +188,20 @@ def _tables(result: Fidelity, made_by: Mapping[str, str]) -> list[Summary]:
         tables.append(Summary("In motion", heads(steady), [real, *rows(steady)]))
     if new := [name for name in result.metrics if name in PART_METRICS]:
         tables.append(Summary("What the source does not show", heads(new), rows(new)))
+    for reference, beside in result.beside.items():
+        metrics = list(next(iter(beside.values())))
+        rows_of = [Row(m, "", [_difference_cell(k, *row[k]) for k in metrics]) for m, row in beside.items()]
+        tables.append(Summary(f"Beside the {reference}, pair by pair", heads(metrics), rows_of))
     return tables
+
+
+def _difference_cell(metric: str, mean: float, low: float, high: float) -> Cell:
+    """Green if people drawn anew would hardly change who is better."""
+    if np.isnan(mean):
+        return _cell(metric, mean)
+    signed = [f"{value:+.{METRICS[metric].digits}f}" for value in (mean, low, high)]
+    better = low > 0 if METRICS[metric].better == "higher" else high < 0
+    return Cell(signed[0], mean, f"{signed[1]} to {signed[2]}", better)
 
 
 def _best(result: Fidelity, metric: str) -> list[str]:

@@ -103,6 +103,27 @@ def test_an_interval_is_of_people_and_not_of_pairs():
     assert np.isnan(interval(values[:0], people[:0])).all()
 
 
+def test_differences_are_taken_pair_by_pair_beside_the_warp_and_the_last_method():
+    """Each pair's error is another, and B's always 0.1 more than A's: the means' intervals overlap, the difference has none."""
+    nan, rng = np.nan, np.random.default_rng(1)
+    clips = []
+    for i in range(12):
+        warp = rng.uniform(1, 9, 2)
+        values = {"static photo": warp, "landmark warp": warp, "A": warp - 0.3, "B": warp - 0.2}
+        faces = {m: np.array([1.0, 2.0]) + 0.5 * (m == "B") for m in values}
+        faces["A"][0] = nan if i else 1.0  # a face is lost: that pair is left out of what A is compared in
+        others = dict.fromkeys(PIXEL_METRICS | PART_METRICS | FACE_METRICS, np.zeros(2))
+        of_methods = {m: others | {"l1": v, "psnr": -v, "keypoints": faces[m]} for m, v in values.items()}
+        clips.append(ClipValues(str(i), f"person {i}", [1, 2], np.full(2, True), of_methods))
+    result = Fidelity(Settings("prepared", 2, True, False), clips, np.zeros((1, 1, 3), np.uint8))
+    assert {reference: list(rows) for reference, rows in result.beside.items()} == {"landmark warp": ["A", "B"], "B": ["landmark warp", "A"]}
+    assert result.beside["landmark warp"]["A"]["l1"] == pytest.approx((-0.3, -0.3, -0.3))
+    assert result.beside["B"]["A"]["l1"] == pytest.approx((-0.1, -0.1, -0.1))
+    assert result.beside["B"]["A"]["psnr"] == pytest.approx((0.1, 0.1, 0.1))
+    assert result.beside["B"]["A"]["keypoints"] == pytest.approx((-0.5, -0.5, -0.5))
+    assert result.intervals["A"]["l1"][1] > result.intervals["B"]["l1"][0]
+
+
 def measured_by_hand() -> Fidelity:
     """Two clips of one method; in the first a render is lost, in the second a real face and another render."""
 
@@ -196,6 +217,8 @@ def test_steadiness_is_measured_on_frames_behind_each_other_and_in_steps_between
     assert report["per_clip"][0]["steadiness"]["late"]["flicker"] == pytest.approx(51)
     assert report["methods"]["late"]["flicker"]["mean"] == pytest.approx(51)
     assert report["metrics"]["clip_flicker"]["better"] == "real"
+    beside = report["beside"]["landmark warp"]["late"]
+    assert beside["flicker"]["mean"] == pytest.approx(51 - flickers["landmark warp"], abs=1e-3) and "clip_flicker" not in beside
 
 
 @needs_weights

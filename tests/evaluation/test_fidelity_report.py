@@ -115,7 +115,7 @@ def test_it_says_that_it_is_ai_generated_and_so_does_each_picture(made):
 def test_the_summary_has_every_number_and_marks_the_best(made):
     result, html = made
     page = Page(html)
-    (head, *rows), (steady, *moving) = page.tables[:2]
+    (head, *rows), (steady, *moving), (beside, *differences) = page.tables[:3]
     methods = ["static photo", "landmark warp", "black & void"]
     assert head == ["method", "L1 ↓", "mouth, eyes ↓", "LPIPS ↓", "SSIM ↑", "PSNR dB ↑"]
     assert steady == ["method", "flicker ↓", "clip flicker"]
@@ -124,11 +124,14 @@ def test_the_summary_has_every_number_and_marks_the_best(made):
         numbers = [float(text) for text in row[1:] + more[1:]]
         assert numbers == pytest.approx([result.table[method][name] for name in result.metrics], abs=6e-3)
     assert moving[0][1] == "–" and float(moving[0][2]) == pytest.approx(result.real["clip_flicker"], abs=6e-3)
+    assert beside == [*head, "flicker ↓"] and [row[0] for row in differences] == ["black & void"]
+    for text, (name, mean) in zip(differences[0][1:], ((k, d[0]) for k, d in result.beside["landmark warp"]["black & void"].items()), strict=True):
+        assert text[0] in "+-" and float(text) == pytest.approx(mean, abs=6e-3), name
     summary = html[html.index('id="summary"') : html.index('id="metrics"')]
     best = [(row.split("<", 1)[0], row.count('class="best"')) for row in summary.split("<tr><td>")[1:]]
     # Of what is compared the warp is the best, and of flicker the one that is always black; none of the clip's own.
     assert best == list(zip(["static photo", "landmark warp", "black &amp; void"], [0, 5, 0], strict=True)) + list(
-        zip(["real frames", "static photo", "landmark warp", "black &amp; void"], [0, 0, 0, 1], strict=True)
+        zip(["real frames", "static photo", "landmark warp", "black &amp; void", "black &amp; void"], [0, 0, 0, 1, 1], strict=True)
     )
 
 
@@ -188,5 +191,5 @@ def test_of_many_clips_the_worst_are_pictured_and_all_are_in_the_tables(tmp_path
     worst = max(result.clips, key=lambda clip: clip.mean("black & void", "lpips"))
     assert [article["data-clip"] for article in page.all("article")] == [worst.name]
     assert "Pictured are the 1 of 2 clips" in html
-    assert {row[0] for row in page.tables[2][1:]} == set(NAMES)  # behind the two summaries
+    assert {row[0] for row in page.tables[3][1:]} == set(NAMES)  # behind the two summaries and the differences
     assert {anchor["href"] for anchor in page.all("a") if "clip-" in anchor["href"]} == {"#clip-0"}
