@@ -112,7 +112,7 @@ def grid(
         str | None, typer.Option(help="A video or a .track file. Default: the shipped track.", show_default=False)
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture (.png, .jpg) or .mp4 to write.")] = Path("grid.png"),
-    columns: Annotated[int, typer.Option(help="Frames of the driver in a picture.")] = 6,
+    columns: Annotated[int, typer.Option(help="Frames of the driver in a picture: those that differ most.")] = 6,
     background: BackgroundOption = "keep",
     motion: MotionOption = "relative",
     neutral: NeutralOption = None,

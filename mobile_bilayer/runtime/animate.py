@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.crop import Crop, head_crop
 from mobile_bilayer.pose.head import Motion, put_together, take_apart
 from mobile_bilayer.pose.neutral import Neutral, ease_to_neutral, neutral_of
-from mobile_bilayer.pose.retarget import MODES, Mode
+from mobile_bilayer.pose.retarget import MODES, Mode, openings
 from mobile_bilayer.pose.stabilizer import Stabilizer, stabilize
 from mobile_bilayer.pose.stickman import draw_stickman
 from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track
@@ -210,6 +210,25 @@ def driving_motions(track: Track, neutral: Motion) -> Iterator[Motion]:
         yield motion if found else ease_to_neutral(last, neutral, time_s - last_s)
 
 
+def telling_frames(motions: Iterable[Motion], count: int) -> list[int]:
+    """Which `count` of them, in order, show most of what a driver does; some twice where there are fewer.
+
+    The one that is farthest from the mean, then again and again the one farthest from all chosen: in the direction that the head
+    looks to and leans, in the eyes' openness, and in the lips', whose ratio goes half as far.
+    """
+    seen = []
+    for pose, face in motions:
+        eyes, lips = openings(face)
+        seen.append([*pose.rotation[:2, 2], pose.rotation[1, 0], eyes, 2 * lips])
+    seen = np.array(seen)
+    chosen, far = [], np.linalg.norm(seen - seen.mean(0), axis=1)
+    for _ in range(count):
+        chosen.append(int(far.argmax()))
+        away = np.linalg.norm(seen - seen[chosen[-1]], axis=1)
+        far = away if len(chosen) == 1 else np.minimum(far, away)
+    return sorted(chosen)
+
+
 def _animate_track(
     avatar: Avatar,
     track: Track,
@@ -364,7 +383,7 @@ def grid(
     """Several sources moved by one driver, in one picture (.png, .jpg) or video (.mp4), below the driver's stickman.
 
     sources  as in `animate`, at least one
-    columns  frames of the driver in a picture, evenly spread
+    columns  frames of the driver in a picture, those that differ most: turns, open mouths, shut eyes
     motion, neutral  as in `animate`
     """
     output = check_output(Path(output), (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
@@ -404,8 +423,8 @@ def grid(
                 writer.write(cv2.vconcat([top, row]), time_s)
                 progress("Rendering", done, len(track))
         return output
-    wanted = np.linspace(0, len(track) - 1, columns).round().astype(int).tolist()
-    motions = {i: moved for i, moved in enumerate(driving_motions(track, rest)) if i in set(wanted)}
+    wanted = telling_frames(driving_motions(track, rest), columns)
+    motions = {i: moved for i, moved in enumerate(driving_motions(track, rest)) if i in set(wanted)}  # all would fill memory
     chosen = [motions[i] for i in wanted]
     rows = [cv2.hconcat([blank, *(_stick(moved, crop) for moved in chosen)])]
     for done, avatar in enumerate(avatars, 1):

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -287,6 +288,21 @@ def test_a_grid_is_a_table_of_sources_by_frames(avatar, bundle, short_track, tmp
     np.testing.assert_array_equal(table[256:512, :256], avatar.texture)
     assert AI_GENERATED in Image.open(path).info.values()
     assert np.abs(table[256:512, 256:].astype(int) - table[512:, 256:]).mean() > 5
+
+
+def test_a_grid_shows_the_frames_that_differ_most(short_track):
+    """Of a driver at rest but for one turn, one open mouth and one blink, four frames are those three and one at rest."""
+    rest = take_apart(short_track.landmarks[0])
+    turned = rest._replace(pose=rest.pose._replace(rotation=cv2.Rodrigues(np.array([0, 0.3, 0]))[0] @ rest.pose.rotation))
+    wide, shut = rest.face.copy(), rest.face.copy()
+    wide[[14, 87, 317], 1] += 0.1 * np.ptp(rest.face[:, 1])
+    for above, below in ((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373)):
+        shut[above] = shut[below]
+    motions = [rest] * 20
+    motions[3], motions[9], motions[14] = rest._replace(face=wide), turned, rest._replace(face=shut)
+    chosen = module.telling_frames(iter(motions), 4)
+    assert {3, 9, 14} < set(chosen) and chosen == sorted(chosen)
+    assert module.telling_frames(motions[:1], 3) == [0, 0, 0]
 
 
 def test_a_grid_can_move(bundle, short_track, tmp_path):
