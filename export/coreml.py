@@ -25,6 +25,9 @@ from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.manifest import METHODS
 
 PRECISIONS = tuple(OLDEST_IOS)
+# Layers with fewer weights hold a tenth of S's. They take six bits where the others take four: the packages are 3 % larger, and of
+# 27 people the flow is off by 0.18 pixels, 3.4 in the worst spot, in place of 0.33 and 7.7.
+SMALL_LAYER, LEAST_BITS_OF_SMALL = 30_000, 6
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,7 @@ def convert(
             skip_model_load=True,
         )
         if precision.startswith("palettized"):
-            palette = ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
-            of_trunk = ct.optimize.coreml.OptimizationConfig(
-                op_type_configs={"conv": palette}, op_name_configs=dict.fromkeys(_float_convolutions(model))
-            )
-            model = ct.optimize.coreml.palettize_weights(model, of_trunk)
+            model = _palettized(ct, model, int(precision[-1]))
     operators = {operation.op_type for operation in model._mil_program.functions["main"].operations} - {"const"}
     refuse_newer(sorted(operators), ios)
     with tempfile.TemporaryDirectory() as folder, quietly():
@@ -150,10 +149,16 @@ def convert(
         }
 
 
-def _float_convolutions(model: Any) -> list[str]:
-    """Names of the heads."""
-    operations = model._mil_program.functions["main"].find_ops(op_type="conv")
-    return [op.name for op in operations if op.outputs[0].is_tensor_or_scalar_of("fp32")]
+def _palettized(ct: Any, model: Any, bits: int) -> Any:
+    """Weights of few values, but for the heads', which are float32, and never fewer than `LEAST_BITS_OF_SMALL` in small layers."""
+    palette = {n: ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=n) for n in {bits, max(bits, LEAST_BITS_OF_SMALL)}}
+    of_layers = {}
+    for op in model._mil_program.functions["main"].find_ops(op_type="conv"):
+        small = op.weight.val.size < SMALL_LAYER
+        head = op.outputs[0].is_tensor_or_scalar_of("fp32")
+        of_layers[op.name] = None if head else palette[max(bits, LEAST_BITS_OF_SMALL) if small else bits]
+    config = ct.optimize.coreml.OptimizationConfig(op_type_configs={"conv": palette[bits]}, op_name_configs=of_layers)
+    return ct.optimize.coreml.palettize_weights(model, config)
 
 
 def _side(program: ExportedProgram, place: int) -> tuple[int, int]:

@@ -459,7 +459,7 @@ def quantize(
     ] = None,
     workers: Annotated[int, typer.Option(help="With --qat: processes that read data.")] = 1,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Instead: make one part at a time int8, and rank the damage.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Instead: float, fp16 and int8 in one table.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Instead: float, fp16, int8 and, with coremltools, palettized weights in one table.")] = False,
     pictures: Annotated[
         Path | None, typer.Option(help="With --compare: prepared clips of other people to measure on.", show_default=False)
     ] = None,

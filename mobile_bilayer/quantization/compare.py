@@ -1,8 +1,8 @@
 """Float, half and int8 in one table. What is measured is the exported file, as a phone would run it.
 
 No row has weights alone in int8: with ranges found when values come, the runtime (ExecuTorch 1.5.1, XNNPACK) runs convolutions at
-some sizes and fails at others. Core ML's palettized weights are in export/README.md: outside macOS an evaluator computes
-them, which says nothing of time.
+some sizes and fails at others. Core ML's packages, of which palettized ones have weights of 6 and 4 bits, are computed by an
+evaluator outside macOS, which says nothing of time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -26,16 +27,20 @@ from mobile_bilayer.evaluation.fidelity import ClipRenders, evaluate_fidelity, p
 from mobile_bilayer.evaluation.methods import open_students, student_method
 from mobile_bilayer.evaluation.metrics import psnr
 from mobile_bilayer.export.bundle import CALIBRATION_PAIRS, program_bundle, real_inputs
+from mobile_bilayer.export.coreml import convert_student
+from mobile_bilayer.export.coreml_tools import coremltools
 from mobile_bilayer.export.executorch import lower, with_half_trunks
 from mobile_bilayer.perceptual import Lpips
 from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.quantization.twins import median_ms
 from mobile_bilayer.runtime.bundle import Bundle
+from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.student.network import Student
 from mobile_bilayer.student.weights import load_student
 
 FLOAT = "float student"  # in torch: what the others are held against
-VARIANTS = ("fp32", "fp16 weights", "int8")
+PALETTIZED = ("palettized6", "palettized4")  # Core ML's
+VARIANTS = ("fp32", "fp16 weights", "int8", *PALETTIZED)
 CASTS = {"dim_order_ops._to_dim_order_copy.default": "into and out of the half-precision trunk"}
 
 
@@ -44,7 +49,7 @@ class Row:
     """One exported file.
 
     file_kb    of the program, both methods
-    frame_ms   median of a frame, all rows in turns; one thread where the runtime has one
+    frame_ms   median of a frame, all rows in turns; one thread where the runtime has one; NaN of what an evaluator computes
     float_psnr, float_lpips  of its images against the float student's
     psnr, lpips              against the real pictures
     identity, jitter         as `evaluate fidelity` has them; NaN with --quick
@@ -61,14 +66,28 @@ class Row:
     jitter: float
 
 
-def variant_program(student: Student, name: str, inputs: dict[str, list], recipe: Recipe) -> bytes:
-    """The exported file of one of `VARIANTS`."""
+def variant_files(student: Student, name: str, inputs: dict[str, list], recipe: Recipe) -> dict[str, bytes] | bytes:
+    """The exported file of one of `VARIANTS`; of Core ML's, both packages' files by path."""
+    if name in PALETTIZED:
+        return convert_student(student, {method: of_method[:1] for method, of_method in inputs.items()}, name).files
     if name == "fp32":
         return lower(student, inputs, "fp32").data
     if name == "fp16 weights":
         return lower(with_half_trunks(student), inputs, "fp32", explained=CASTS).data
     assert name == "int8", name
     return lower(student, inputs, "int8", recipe).data
+
+
+def made_here(variants: Sequence[str]) -> list[str]:
+    """Those that can be made on this machine. Warns of what is left out."""
+    if not set(variants) & set(PALETTIZED):
+        return list(variants)
+    try:
+        coremltools()
+    except MobileBilayerError as error:
+        warnings.warn(f"{' and '.join(PALETTIZED)} are left out. {error}", stacklevel=2)
+        return [name for name in variants if name not in PALETTIZED]
+    return list(variants)
 
 
 def compare_precisions(
@@ -89,14 +108,19 @@ def compare_precisions(
     student, facts = load_student(weights)
     given = open_bundles(bundles)
     inputs = real_inputs(student, prepared, max(0, calibration), seed=0)
+    variants = made_here(variants)
     opened: dict[str, Bundle] = {}
     with tempfile.TemporaryDirectory() as folder:
         first = None
         for done, name in enumerate(variants, 1):
-            data = variant_program(student, name, inputs, recipe or Recipe())
-            if first is None:
-                first = program_bundle(Path(folder), student, data, facts, weights)
-            opened[name] = replace(first, contents=first.contents | {first.manifest.program: data})
+            files = variant_files(student, name, inputs, recipe or Recipe())
+            if name in PALETTIZED:
+                about = replace(first.manifest, backend=CORE_ML, program=name)
+                opened[name] = replace(first, manifest=about, contents={f"{name}/{path}": data for path, data in files.items()}, where=name)
+            else:
+                if first is None:
+                    first = program_bundle(Path(folder), student, files, facts, weights)
+                opened[name] = replace(first, contents=first.contents | {first.manifest.program: files})
             if on_progress:
                 on_progress("Exporting", done, len(variants))
     opened |= given
@@ -104,20 +128,27 @@ def compare_precisions(
     images = _AgainstFloat()
     result = evaluate_fidelity(pictures, methods, quick=quick, on_progress=on_progress, on_clip=images)
     frame = [x.numpy() for x in inputs["render_layers"][0]]
-    took = median_ms({name: partial(b.program.run, "render_layers", *frame) for name, b in opened.items()}, rounds=60)
+    timed = {name: b for name, b in opened.items() if b.manifest.backend != CORE_ML or b.program.engine != "evaluator"}
+    took = median_ms({name: partial(b.program.run, "render_layers", *frame) for name, b in timed.items()}, rounds=60)
     rows = []
     for name, bundle in opened.items():
         of_float, table = images.means(name), result.table[name]
         rows.append(
             Row(
                 name,
-                len(bundle.contents[bundle.manifest.program]) / 1000,
-                took[name],
+                program_size(bundle) / 1000,
+                took.get(name, float("nan")),
                 *of_float,
                 *(table.get(metric, float("nan")) for metric in ("psnr", "lpips", "identity", "jitter")),
             )
         )
     return rows
+
+
+def program_size(bundle: Bundle) -> int:
+    """Bytes of the program, or of Core ML's packages."""
+    packages = bundle.packages()
+    return sum(map(len, packages.values())) if packages else len(bundle.contents[bundle.manifest.program])
 
 
 def open_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
@@ -131,8 +162,10 @@ def open_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
     names = [measured.name for measured in open_students(list(paths))]
     opened = {f"{path.name}, {name}": Bundle.open(path) for path, name in zip(paths, names, strict=True)}
     for bundle in opened.values():
-        if bundle.manifest.backend != "xnnpack":
-            raise MobileBilayerError(f"{bundle.where} is for {bundle.manifest.backend}; --bundle takes those for xnnpack. Leave it out.")
+        if bundle.manifest.backend not in ("xnnpack", CORE_ML):
+            raise MobileBilayerError(
+                f"{bundle.where} is for {bundle.manifest.backend}; --bundle takes those for xnnpack and {CORE_ML}. Leave it out."
+            )
     return opened
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mobile_bilayer.export import coreml
 from mobile_bilayer.export.coreml import convert
 from mobile_bilayer.export.coreml_tools import coremltools, quietly
 from mobile_bilayer.export.mil_evaluator import OPERATORS, MilProgram
@@ -183,7 +184,8 @@ def test_EX4_an_overflow_in_fp16_is_refused_by_the_name_of_its_operator(tmp_path
 
 
 @pytest.mark.parametrize("bits", [4, 6])
-def test_a_palettized_package_holds_few_values_near_the_weights(bits, tmp_path):
+def test_a_palettized_package_holds_few_values_near_the_weights(bits, tmp_path, monkeypatch):
+    monkeypatch.setattr(coreml, "SMALL_LAYER", 0)
     torch.manual_seed(0)
     x, net = torch.randn(1, 16, 8, 8), Trunk()
     program = MilProgram(package_of(net, (x,), tmp_path, f"palettized{bits}"))
@@ -192,6 +194,19 @@ def test_a_palettized_package_holds_few_values_near_the_weights(bits, tmp_path):
         wanted = net(x)[0].numpy()
     error = np.abs(program.run({"x": x.numpy()})["out"] - wanted).mean() / np.abs(wanted).mean()
     assert 1e-3 < error < {4: 0.2, 6: 0.06}[bits]
+
+
+def test_of_four_bits_small_layers_have_six(tmp_path, monkeypatch):
+    """It is the small ones whose rounding is seen, and they hold hardly any of the weights."""
+    torch.manual_seed(0)
+    x, net, errors = torch.randn(1, 16, 8, 8), Trunk(), {}
+    with torch.no_grad():
+        wanted = net(x)[0].numpy()
+    for small in (0, 10**9):
+        monkeypatch.setattr(coreml, "SMALL_LAYER", small)
+        program = MilProgram(package_of(net, (x,), tmp_path / str(small), "palettized4"))
+        errors[small] = np.abs(program.run({"x": x.numpy()})["out"] - wanted).mean()
+    assert errors[10**9] < 0.5 * errors[0]
 
 
 @pytest.mark.parametrize("colours", ["RGB", "BGR"])

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import sys
+import warnings
 from dataclasses import replace
-from math import nan
+from math import isnan, nan
 
 import pytest
 import torch
@@ -14,7 +16,6 @@ from mobile_bilayer.export.executorch import HalfTrunk
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.quantization import compare
 from mobile_bilayer.quantization.compare import FLOAT, Row, compare_precisions, comparison_table, write_comparison
-from mobile_bilayer.runtime.manifest import CORE_ML
 from mobile_bilayer.student.weights import SHIPPED
 
 ROW = Row("int8", 1441.2, 9.0, 40.1, 0.001, 23.0, 0.08, nan, nan)
@@ -32,7 +33,7 @@ def test_a_bundle_is_measured_as_the_file_that_it_is(prepared, monkeypatch):
     """The shipped one, against the weights that it was made of; beside it its own program under another name."""
     bundle = Bundle.open()
     shipped = bundle.contents[bundle.manifest.program]
-    monkeypatch.setattr(compare, "variant_program", lambda *_: shipped)
+    monkeypatch.setattr(compare, "variant_files", lambda *_: shipped)
     monkeypatch.setattr(
         compare, "median_ms", lambda runs, rounds: {name: float(run() is not None) for name, run in runs.items()}
     )
@@ -77,13 +78,35 @@ def test_float_weights_are_no_bundle(prepared):
     assert FLOAT not in compare.VARIANTS
 
 
-def test_a_core_ml_bundle_is_refused_by_name(monkeypatch):
-    """An evaluator computes it here, whose time is no phone's."""
+def test_a_bundle_for_another_backend_is_refused_by_name(monkeypatch):
     shipped = Bundle.open()
-    for_core_ml = replace(shipped, manifest=replace(shipped.manifest, backend=CORE_ML), where="apple")
-    monkeypatch.setattr(compare.Bundle, "open", lambda *_: for_core_ml)
-    with pytest.raises(MobileBilayerError, match="apple is for coreml; --bundle takes those for xnnpack"):
+    for_vulkan = replace(shipped, manifest=replace(shipped.manifest, backend="vulkan"), where="gpu")
+    monkeypatch.setattr(compare.Bundle, "open", lambda *_: for_vulkan)
+    with pytest.raises(MobileBilayerError, match="gpu is for vulkan; --bundle takes those for xnnpack and coreml"):
         compare.open_bundles([bundle_path()])
+
+
+def test_palettized_weights_are_measured_but_not_timed_where_an_evaluator_computes_them(prepared, monkeypatch):
+    """Four bits are a seventh of float's size, and seen in the picture; what cannot be timed is no number."""
+    pytest.importorskip("coremltools")
+    monkeypatch.setattr(compare, "median_ms", lambda runs, rounds: dict.fromkeys(runs, 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an evaluator is slow
+        rows = compare_precisions(SHIPPED, prepared, prepared, [], 1, quick=True, variants=("fp32", "palettized4"))
+    whole, few = rows
+    assert (whole.name, few.name) == ("fp32", "palettized4")
+    assert 0.1 * whole.file_kb < few.file_kb < 0.3 * whole.file_kb
+    assert few.float_psnr < whole.float_psnr - 20 and few.float_psnr > 25
+    assert whole.frame_ms == 1 and isnan(few.frame_ms) == (sys.platform != "darwin")
+
+
+def test_without_coremltools_palettized_rows_are_left_out_with_a_reason(monkeypatch):
+    def missing():
+        raise MobileBilayerError("Core ML packages need coremltools.")
+
+    monkeypatch.setattr(compare, "coremltools", missing)
+    with pytest.warns(UserWarning, match="palettized6 and palettized4 are left out. Core ML packages need coremltools"):
+        assert compare.made_here(compare.VARIANTS) == ["fp32", "fp16 weights", "int8"]
 
 
 @pytest.mark.parametrize(
