@@ -1,7 +1,12 @@
-"""The shader that an Android phone composites with, run on real GLES (Mesa's, without a screen) beside the host's compositor."""
+"""The shader that phones composite with, run on real GLES (Mesa's, without a screen) beside the host's compositor.
+
+Once as Android has it, once as iOS' Metal is made of it: the same SPIR-V, written as GLES.
+"""
 
 import ctypes
+import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +17,10 @@ from mobile_bilayer import Bundle
 from mobile_bilayer.runtime.compositor import composite, to_float, to_rgb
 from mobile_bilayer.samples import SAMPLES, sample_photo, sample_track
 
-ASSETS = Path(__file__).parents[2] / "android_demo" / "app" / "src" / "main" / "assets"
+specification = importlib.util.spec_from_file_location("shader", Path(__file__).parents[2] / "ios_demo" / "shader.py")
+shader = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(shader)
+
 UNITS = ("avatar", "background", "layersA", "layersB")
 
 os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
@@ -29,7 +37,7 @@ except (ImportError, AttributeError) as error:  # the second where there is no l
 class Gles:
     """A GLES 3 context without a screen, and the two shaders as one program."""
 
-    def __init__(self) -> None:
+    def __init__(self, vertex: str, fragment: str) -> None:
         self.display = egl.eglGetDisplay(egl.EGL_DEFAULT_DISPLAY)
         try:
             egl.eglInitialize(self.display, ctypes.c_long(), ctypes.c_long())
@@ -43,13 +51,18 @@ class Gles:
         self.context = egl.eglCreateContext(self.display, configs[0], egl.EGL_NO_CONTEXT, version)
         assert egl.eglMakeCurrent(self.display, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, self.context)
         self.program = gl.glCreateProgram()
-        for kind, name in ((gl.GL_VERTEX_SHADER, "composite.vert"), (gl.GL_FRAGMENT_SHADER, "composite.frag")):
-            gl.glAttachShader(self.program, self._shader(kind, (ASSETS / name).read_text("utf-8")))
+        for kind, source in ((gl.GL_VERTEX_SHADER, vertex), (gl.GL_FRAGMENT_SHADER, fragment)):
+            gl.glAttachShader(self.program, self._shader(kind, source))
         gl.glLinkProgram(self.program)
         assert gl.glGetProgramiv(self.program, gl.GL_LINK_STATUS), gl.glGetProgramInfoLog(self.program)
         gl.glUseProgram(self.program)
         for unit, name in enumerate(UNITS):
             gl.glUniform1i(gl.glGetUniformLocation(self.program, name), unit)
+        names = [name for name in ("mirrored", "display.mirrored") if gl.glGetUniformLocation(self.program, name) >= 0]
+        self.mirrored = gl.glGetUniformLocation(self.program, names[0])
+        self.set_mirrored = (
+            gl.glUniform1i if names[0] == "mirrored" else gl.glUniform1ui
+        )  # the second is 32 bits of a buffer
 
     def close(self) -> None:
         egl.eglMakeCurrent(self.display, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, egl.EGL_NO_CONTEXT)
@@ -87,7 +100,7 @@ class Gles:
         gl.glRenderbufferStorage(gl.GL_RENDERBUFFER, gl.GL_RGBA8, side, side)
         gl.glBindFramebuffer(gl.GL_FRAMEBUFFER, gl.glGenFramebuffers(1))
         gl.glFramebufferRenderbuffer(gl.GL_FRAMEBUFFER, gl.GL_COLOR_ATTACHMENT0, gl.GL_RENDERBUFFER, screen)
-        gl.glUniform1i(gl.glGetUniformLocation(self.program, "mirrored"), mirrored)
+        self.set_mirrored(self.mirrored, mirrored)
         gl.glViewport(0, 0, side, side)
         gl.glDrawArrays(gl.GL_TRIANGLES, 0, 3)
         out = np.zeros((side, side, 4), np.uint8)
@@ -101,11 +114,17 @@ def skip_for(why: object) -> None:
     pytest.skip(f"needs GLES ({why}): apt-get install libegl1 libgles2 libgl1-mesa-dri, pip install PyOpenGL")
 
 
-@pytest.fixture(scope="module")
-def gles() -> Iterator[Gles]:
+@pytest.fixture(scope="module", params=["android", "ios"])
+def gles(request) -> Iterator[Gles]:
     if MISSING:
         skip_for(MISSING)
-    context = Gles()
+    if request.param == "android":
+        sources = [(shader.SOURCES / f"composite.{stage}").read_text("utf-8") for stage in shader.STAGES]
+    else:
+        if missing := [tool for tool in shader.TOOLS if shutil.which(tool) is None]:
+            pytest.skip(f"needs {', '.join(missing)}: apt-get install glslang-tools spirv-tools spirv-cross")
+        sources = shader.gles()
+    context = Gles(*sources)
     yield context
     context.close()
 
