@@ -20,7 +20,8 @@ public func tagMp4(_ file: URL, words: String = aiGenerated) throws {
         throw refused
     } catch {
         throw MobileBilayerError(
-            "\(file.lastPathComponent) could not be tagged (\(error.localizedDescription)). Free some space, and record again.", cause: error)
+            "\(file.lastPathComponent) could not be tagged (\(error.localizedDescription)). Free some space, and record again.",
+            cause: error)
     }
 }
 
