@@ -18,3 +18,14 @@ public func CVMetalTextureCacheCreateTextureFromImage(
 ) -> CVReturn { 0 }
 
 public func CVMetalTextureGetTexture(_ image: CVMetalTexture) -> (any MTLTexture)? { nil }
+
+public final class CVPixelBufferPool {}
+
+@discardableResult
+public func CVPixelBufferPoolCreatePixelBuffer(
+    _ allocator: CFAllocator?, _ pool: CVPixelBufferPool, _ pixelBufferOut: UnsafeMutablePointer<CVPixelBuffer?>
+) -> CVReturn { 0 }
+
+public let kCVPixelBufferWidthKey: CFString = "Width"
+public let kCVPixelBufferHeightKey: CFString = "Height"
+public let kCVPixelBufferMetalCompatibilityKey: CFString = "MetalCompatibility"

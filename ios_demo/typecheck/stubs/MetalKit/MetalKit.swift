@@ -7,6 +7,7 @@ import Foundation
 @MainActor
 open class MTKView: UIView {
     public init(frame: CGRect, device: (any MTLDevice)?) { super.init(frame: frame) }
+    public required init(coder: NSCoder) { super.init(frame: .zero) }
     open var colorPixelFormat: MTLPixelFormat = .bgra8Unorm
     open var framebufferOnly = true
     open var preferredFramesPerSecond = 60
