@@ -16,6 +16,7 @@ import yaml
 from mobile_bilayer import Avatar, Bundle
 from mobile_bilayer.capture.images import AI_GENERATED, read_image
 from mobile_bilayer.runtime.app_assets import MADE
+from mobile_bilayer.runtime.executorch_file import DELEGATES
 from mobile_bilayer.samples import SAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +99,10 @@ def test_versions_are_those_of_python_and_android(project):
 
 def test_IO2_every_backend_of_executorch_that_a_bundle_may_ask_for_is_linked_whole_and_none_beside(project):
     choice = (DEMO / "Core/Sources/MobileBilayerCore/BundleChoice.swift").read_text("utf-8")
-    listed = re.search(r"let backends.*= \[(.*)\]", choice)[1]
-    asked = re.findall(r'\("([\w-]+)", "\w+"\)', listed)  # Core ML itself needs no library: it is named by a constant
+    listed = re.search(r"let backends: \[.*?\] = \[(.*?)\n?\]", choice, re.DOTALL)[1]
+    known = dict(re.findall(r'\("([\w-]+)", "(\w+)"\)', listed))  # Core ML itself needs no library: a constant names it
+    assert known == {name: DELEGATES[name] for name in known}
+    asked = [name.removesuffix("-delegate") for name in known]
     runtime = project["targets"]["ExecuTorchRuntime"]
     flags = runtime["settings"]["base"]["OTHER_LDFLAGS"]
     forced = [

@@ -1,4 +1,4 @@
-// Stands for Apple's AVFoundation, iOS 16: the half of it that writes videos.
+// Stands for Apple's AVFoundation, iOS 17: the half of it that writes videos.
 import CoreMedia
 import CoreVideo
 import Foundation

@@ -1,4 +1,4 @@
-// Stands for Apple's CoreVideo, iOS 16: pixels that Metal draws into.
+// Stands for Apple's CoreVideo, iOS 17: pixels that Metal draws into.
 import Metal
 
 public typealias CVMetalTexture = CVImageBuffer

@@ -1,4 +1,4 @@
-// Stands for Apple's Metal, iOS 16: what the compositor draws by, after its documentation. Nothing of it draws.
+// Stands for Apple's Metal, iOS 17: what the compositor draws by, after its documentation. Nothing of it draws.
 import Foundation
 
 public enum MTLPixelFormat: UInt, Sendable {

@@ -1,4 +1,4 @@
-// Stands for Apple's MetalKit, iOS 16: a view that draws sixty times a second, by `draw` of a class made of it, on the main thread.
+// Stands for Apple's MetalKit, iOS 17: a view that draws sixty times a second, by `draw` of a class made of it, on the main thread.
 import Foundation
 @_exported import Metal
 @_exported import QuartzCore

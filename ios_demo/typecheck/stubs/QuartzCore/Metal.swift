@@ -1,4 +1,4 @@
-// Stands for Apple's QuartzCore, iOS 16: the pictures that a screen's layer lends to be drawn into.
+// Stands for Apple's QuartzCore, iOS 17: the pictures that a screen's layer lends to be drawn into.
 @_exported import Metal
 
 public protocol CAMetalDrawable: MTLDrawable {
