@@ -11,7 +11,7 @@ struct Drawn: Sendable {
 }
 
 /// Joins an avatar with a frame's layers: four textures, one triangle, and the shader of Shaders/composite.metal, which is made of
-/// Android's. We allocate nothing for a frame.
+/// Android's. For a frame nothing is made but Metal's own commands: what they read and write is there, and is filled anew.
 ///
 /// Until the first layers come the avatar is shown as it is in its photo. Numbers are those of files throughout: no format here is one
 /// of sRGB, which would filter and write other numbers than GLES and the host do.
@@ -185,7 +185,9 @@ private final class HalfTexels {
 
     func fill(_ texture: any MTLTexture, _ planes: [Float]) {
         texels.of(planes) { floats in
-            for i in floats.indices { halves[i] = Float16(floats[i]) }
+            halves.withUnsafeMutableBufferPointer { halves in
+                for i in floats.indices { halves[i] = Float16(floats[i]) }
+            }
         }
         fillTexture(texture, texels.sidePx, halves)
     }

@@ -149,15 +149,17 @@ private final class Output: @unchecked Sendable {  // the queue has what changes
 
     func finish() async throws -> URL? {
         await withCheckedContinuation { all in onTheirWay.notify(queue: queue) { all.resume() } }
-        if written == 0, writer.error == nil {
+        if written == 0, writer.status == .writing {
             writer.cancelWriting()
             try? FileManager.default.removeItem(at: aside)
             return nil
         }
         do {
-            input.markAsFinished()
-            await writer.finishWriting()
-            if let error = writer.error { throw error }
+            if writer.status == .writing {
+                input.markAsFinished()
+                await writer.finishWriting()
+            }
+            if writer.status != .completed { throw writer.error ?? MobileBilayerError(Words.recordingFailed("the encoder")) }
             try tagMp4(aside)
             try? FileManager.default.removeItem(at: file)
             try FileManager.default.moveItem(at: aside, to: file)

@@ -28,6 +28,8 @@ public let AVVideoYCbCrMatrix_ITU_R_709_2 = "ITU_R_709_2"
 
 open class AVAssetWriter: NSObject {
     public init(outputURL: URL, fileType: AVFileType) throws {}
+    public enum Status: Int, Sendable { case unknown, writing, completed, failed, cancelled }
+    open var status: Status { .unknown }
     open var error: (any Error)? { nil }
     open func add(_ input: AVAssetWriterInput) {}
     open func startWriting() -> Bool { false }
