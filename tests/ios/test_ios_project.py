@@ -130,6 +130,12 @@ def test_the_shader_is_compiled_so_that_it_knows_what_is_no_number(project):
         assert re.search(rf"^(vertex|fragment) \w+ {name}\(", (APP / "Shaders/composite.metal").read_text(), re.M)
 
 
+def test_AN5_what_is_recorded_is_never_mirrored():
+    drawing = APP / "Sources" / "Drawing"
+    assert re.findall(r"mirrored: ([\w.]+)", (drawing / "Recorder.swift").read_text("utf-8")) == ["false"]
+    assert "mirrored: content.mirrored" in (drawing / "CompositorView.swift").read_text("utf-8")
+
+
 def test_the_app_asks_for_the_camera_alone_in_androids_words(info, project):
     asked = [key for key in info if key.endswith("UsageDescription")]
     assert asked == ["NSCameraUsageDescription"]
@@ -159,7 +165,11 @@ def test_avatar_files_belong_to_the_app(info, project):
     assert document["LSItemContentTypes"] == [exported["UTTypeIdentifier"]] == ["dev.mobilebilayer.avatar"]
     assert document["LSHandlerRank"] == "Owner" and exported["UTTypeConformsTo"] == ["public.data"]
     assert exported["UTTypeTagSpecification"] == {"public.filename-extension": ["avatar"]}
-    assert '"dev.mobilebilayer.avatar"' in swift(APP / "Sources")
+    code = swift(APP / "Sources")
+    assert '"dev.mobilebilayer.avatar"' in code
+    # Results lie in Documents, and Files shows those of an app that has both; then files are opened where they lie, if asked for.
+    assert info["UIFileSharingEnabled"] is info["LSSupportsOpeningDocumentsInPlace"] is True
+    assert "startAccessingSecurityScopedResource" in code
     identifier = project["targets"]["Demo"]["settings"]["base"]["PRODUCT_BUNDLE_IDENTIFIER"]
     assert identifier == "dev.mobilebilayer.demo" and info["CFBundleIdentifier"] == "$(PRODUCT_BUNDLE_IDENTIFIER)"
 
