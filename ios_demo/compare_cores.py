@@ -32,8 +32,6 @@ RENAMED = {
 }
 ONLY_KOTLIN = {
     "CaptureClock": "an iPhone's frames are stamped by the host's clock, which is nowNs",
-    "tagMp4": "AVAssetWriter writes metadata itself",
-    "AI_GENERATED": "as tagMp4",
     "YuvImage.cropLeft": "FrameCrop holds the four",
     "YuvImage.cropTop": "FrameCrop holds the four",
     "YuvImage.cropRight": "FrameCrop holds the four",

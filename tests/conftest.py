@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from mobile_bilayer.capture.images import AI_GENERATED
 from mobile_bilayer.pose.head import HeadPose, face_template
 from mobile_bilayer.pose.landmarks import LIPS
 
@@ -65,9 +67,7 @@ def write_clip() -> Callable[..., Path]:
     encoded  frames as JPEG and alphas as PNG, as `prepare` writes them; else pixels, as it did before there were tars
     """
 
-    def write(
-        path: Path, identity: str = "anna", count: int = 6, encoded: bool = False, **tensors: np.ndarray
-    ) -> Path:
+    def write(path: Path, identity: str = "anna", count: int = 6, encoded: bool = False, **tensors: np.ndarray) -> Path:
         rng = np.random.default_rng(sum(identity.encode()))
         wall = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (PREPARED_PX,) * 2)
         skin, lips = rng.integers(60, 256, (2, 3)).tolist()
@@ -100,6 +100,42 @@ def write_clip() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_videos() -> Callable[[Path], list[str]]:
+    """Write two videos of 50 frames without any tag into a folder, the index once behind and once before the frames: their names."""
+
+    def write(folder: Path) -> list[str]:
+        for name, options in (("index_last", {}), ("index_first", {"movflags": "faststart"})):
+            with av.open(folder / f"{name}.mp4", "w", options=options) as video:
+                stream = video.add_stream("h264", rate=25)
+                stream.width = stream.height = 64
+                for level in range(0, 250, 5):
+                    picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8))
+                    video.mux(stream.encode(picture))
+                video.mux(stream.encode())
+        return ["index_last.mp4", "index_first.mp4"]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def check_tagged() -> Callable[[Path, Path], None]:
+    """Hold a video of write_videos and what a phone made of it against each other: tagged, and the same frames."""
+
+    def content(path: Path) -> tuple[dict, list]:
+        with av.open(path) as video:
+            return video.metadata, [frame.to_ndarray(format="gray").mean() for frame in video.decode(video=0)]
+
+    def check(before: Path, after: Path) -> None:
+        plain, frames = content(before)
+        tags, same = content(after)
+        assert same == frames and len(frames) == 50 and np.ptp(frames) > 200
+        assert "title" not in plain
+        assert [tags[key] for key in ("title", "comment", "description")] == [AI_GENERATED] * 3
+
+    return check
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def avatar() -> Avatar:
 
 
 @pytest.fixture(scope="module")
-def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+def checked(avatar, write_videos, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     """One run of the whole check, and the folder through which files were exchanged."""
     folder = tmp_path_factory.mktemp("exchange")
     avatar.save(folder / "from_python.avatar")
@@ -54,6 +54,7 @@ def checked(avatar, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path
     with zipfile.ZipFile(folder / "bundle.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for file in shipped_bundle().iterdir():
             packed.write(file, f"student/{file.name}")
+    write_videos(folder)
     begun = time.monotonic()
     done = check(MOBILE_BILAYER_EXCHANGE=str(folder))
     print(f"ios_demo/Core/check.py took {time.monotonic() - begun:.0f} s")
@@ -109,6 +110,13 @@ def test_a_whole_live_run_with_a_lost_face_moves_the_phones_avatar_as_ours(check
     )
     assert np.ptp(wanted, 0).max() > 0.1  # so that something moves
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.swift
+@needs_swift
+@pytest.mark.parametrize("name", ["index_last.mp4", "index_first.mp4"])
+def test_a_video_that_the_phone_tagged_says_that_it_is_ai_generated_and_plays_as_before(checked, check_tagged, name):
+    check_tagged(checked[1] / name, checked[1] / f"tagged_{name}")
 
 
 @pytest.mark.swift
