@@ -3,7 +3,7 @@
 
 All of its Swift, its tests and Core included, goes through the real compiler in Swift 6's language mode with warnings as errors,
 against stubs of Apple's frameworks, MediaPipe's and ExecuTorch's (`stubs`, one folder a module; each file names what it stands for),
-and through `swift format lint --strict`. Then once more as iOS 16 sees it, without what is newer and what asks for it: so what is
+and through `swift format lint --strict`. Then once more as iOS 17 sees it, without what is newer and what asks for it: so what is
 newer is asked for. Nothing is run. Needs Swift 6, as Core/check.py finds it. Exits with 0 when all is right, 1 when something of the
 app is wrong, 2 when something is missing.
 """
@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,11 +25,12 @@ from check import CORE, Missing, Swift  # noqa: E402
 
 APP = DEMO / "App"
 STUBS = HERE / "stubs"
-BRIDGE = APP / "Sources" / "Demo-Bridging-Header.h"
 # Modules that are there on Linux, without all that Apple's have: what they lack is compiled along with who uses them.
 EXTENDED = ("Foundation", "XCTest")
-OLDEST_IOS = 16
-FLAGS = ["-swift-version", "6", "-warnings-as-errors", "-parse-as-library", "-wmo", "-Onone"]
+OLDEST_IOS = (17, 0)
+ASKED = re.compile(r"(?:(?P<asked>if #available)|@available)\(iOS (?P<major>\d+)\.(?P<minor>\d+), \*\)(?(asked) \{)")
+OTHERWISE = re.compile(r"(?<!if )#available|#available(?!\(iOS \d+\.\d+, \*\) \{)|@available\((?!iOS \d+\.\d+, \*\))")
+FLAGS = ["-swift-version", "6", "-parse-as-library", "-wmo", "-Onone"]
 # SwiftPM makes this for a package with resources.
 CORE_RESOURCES = "import Foundation\n\nextension Bundle { static let module = Bundle.main }\n"
 
@@ -57,59 +59,62 @@ def check(swift: Swift, only: str | None) -> None:
             raise Wrong("swift format lint finds what is not well formed.")
     if only != "format":
         with tempfile.TemporaryDirectory(prefix="ios-app-") as name:
-            for what, edit in (("as it is", str), (f"as iOS {OLDEST_IOS} sees it", without_newer)):
-                folder = Path(name, what.replace(" ", "-"))
-                script = compile_all(folder, edit)
+            for what, edit in (("as it is", None), (f"as iOS {OLDEST_IOS[0]} sees it", without_newer)):
+                script = compile_all(Path(name), what.replace(" ", "-"), edit)
                 print(f"Compiling the app {what}", flush=True)
                 if swift.call(["sh", str(script)], [Path(name)]):
                     raise Wrong(f"The app does not compile {what}.")
 
 
-def compile_all(build: Path, edit) -> Path:
-    """A script that compiles all in its order. `edit` is what becomes of each text of the app and the stubs."""
+def compile_all(folder: Path, name: str, edit: Callable[[str], str] | None) -> Path:
+    """A script that compiles all in its order, Core once for all scripts.
+
+    `edit` is what becomes of each text of the app and the stubs, if anything.
+    """
+    build, core = folder / name, folder / "core"
     lines = ["set -e"]
 
-    def module(name: str, files: list[Path], *more: str) -> None:
-        out = build / f"{name}.swiftmodule"
-        options = [*FLAGS, "-module-name", name, "-emit-module", "-emit-module-path", str(out), "-I", str(build), *more]
+    def module(name: str, files: list[Path], *more: str, to: Path = build) -> None:
+        out = to / f"{name}.swiftmodule"
+        found = ["-I", str(build), "-I", str(core)]
+        # What is taken out leaves values behind that nobody uses.
+        warnings = "-suppress-warnings" if edit else "-warnings-as-errors"
+        options = [*FLAGS, warnings, "-module-name", name, "-emit-module", "-emit-module-path", str(out), *found, *more]
         # The program itself is lost; on the way to it all is looked at that the compiler looks at.
         command = ["swiftc", *options, "-emit-sil", "-o", "/dev/null", *map(str, files)]
         lines.append(f"echo '  {name}'")
         lines.append(shlex.join(command))
 
-    def edited(name: str, folder: Path) -> list[Path]:
-        return write(folder, sorted(folder.rglob("*.swift")), build / "sources" / name, edit)
+    def sources(name: str, folder: Path) -> list[Path]:
+        files = sorted(folder.rglob("*.swift"))
+        return [write(file, build / "sources" / name / file.relative_to(folder), edit) for file in files] if edit else files
 
-    build.mkdir(parents=True)
-    resources = build / "CoreResources.swift"
-    resources.write_text(CORE_RESOURCES, "utf-8")
-    module("MobileBilayerCore", [*sorted((CORE / "Sources/MobileBilayerCore").glob("*.swift")), resources])
+    build.mkdir()
+    if not core.exists():
+        core.mkdir()
+        resources = core / "CoreResources.swift"
+        resources.write_text(CORE_RESOURCES, "utf-8")
+        module("MobileBilayerCore", [*sorted((CORE / "Sources/MobileBilayerCore").glob("*.swift")), resources], to=core)
+    # A framework's Swift sees the C of its umbrella header.
+    (build / "module.modulemap").write_text(
+        f'module ExecuTorchRuntime {{ umbrella header "{APP}/Runtime/ExecuTorchRuntime.h" }}\n', "utf-8"
+    )
     for name in in_order(STUBS):
-        module(name, edited(name, STUBS / name))
-    bridge = ["-import-objc-header", str(BRIDGE)] if BRIDGE.is_file() else []
-    module("Demo", [*edited("Demo", APP / "Sources"), *beside("Foundation", build, edit)], "-enable-testing", *bridge)
-    if any((APP / "Tests").rglob("*.swift")):
-        module("DemoTests", [*edited("DemoTests", APP / "Tests"), *beside("XCTest", build, edit)], *bridge)
+        module(name, sources(name, STUBS / name))
+    module("ExecuTorchRuntime", sources("ExecuTorchRuntime", APP / "Runtime"), "-import-underlying-module")
+    beside = {name: sources(name, STUBS / name) for name in EXTENDED}
+    module("Demo", [*sources("Demo", APP / "Sources"), *beside["Foundation"]], "-enable-testing")
+    module("DemoTests", [*sources("DemoTests", APP / "Tests"), *beside["XCTest"]])
     script = build / "compile.sh"
     script.write_text("\n".join(lines) + "\n", "utf-8")
     return script
 
 
-def beside(name: str, build: Path, edit) -> list[Path]:
-    folder = STUBS / name
-    return write(folder, sorted(folder.rglob("*.swift")), build / "sources" / name, edit)
-
-
-def write(folder: Path, files: list[Path], to: Path, edit) -> list[Path]:
-    """Copies of `files`, each with its text edited and with the place where its lines come from."""
-    written = []
-    for file in files:
-        copy = to / file.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        text = edit(file.read_text("utf-8"))
-        copy.write_text(f'#sourceLocation(file: "{file}", line: 1)\n{text}', "utf-8")
-        written.append(copy)
-    return written
+def write(file: Path, to: Path, edit: Callable[[str], str]) -> Path:
+    """A copy of `file`, its text edited; so are names of files in errors, which end alike."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(edit(file.read_text("utf-8")), "utf-8")
+    return to
 
 
 def in_order(stubs: Path) -> list[str]:
@@ -130,33 +135,25 @@ def in_order(stubs: Path) -> list[str]:
 def without_newer(text: str) -> str:
     """Swift as the oldest iOS sees it: declarations that came later are gone, and of `if #available` the else is left.
 
-    As many lines as before. Raises Wrong for another way of asking than `if #available(iOS N.M, *)`.
+    As many lines as before. Raises Wrong for another way of asking than `if #available(iOS 17.4, *) {`.
     """
+    if other := OTHERWISE.search(text):
+        line = text.count("\n", 0, other.start())
+        raise Wrong(f"'{text.splitlines()[line].strip()}' is not understood here. Ask by `if #available(iOS 17.4, *) {{`.")
     out, at = "", 0
-    asked = re.compile(r"#available\(|@available\(iOS (\d+)[.\d]*, \*\)")
-    while found := asked.search(text, at):
-        if found[1] is None:
-            begin = text.rfind("if ", at, found.start())
-            version = re.match(r"#available\(iOS (\d+)[.\d]*, \*\) \{", text[found.start() :])
-            if begin < 0 or text[begin : found.start()] != "if " or not version:
-                line = text.count("\n", 0, found.start()) + 1
-                raise Wrong(f"Line {line}: {text.splitlines()[line - 1].strip()} Ask by `if #available(iOS 17.0, *) {{`.")
-            opened = text.index("{", found.start())
-            ended = closing(text, opened)
-            other = re.compile(r" else \{").match(text, ended)
-            keep_from = other.end() - 1 if other else ended
-            newer = int(version[1]) > OLDEST_IOS
-            gone = (begin, keep_from) if newer else (begin, begin)
-            # What is left is a block of its own.
-            out += text[at : gone[0]] + ("do " if newer and other else "") + blank(text[gone[0] : gone[1]])
-            at = gone[1] if newer else found.end()
-            continue
-        if int(found[1]) <= OLDEST_IOS:
-            out += text[at : found.end()]
-            at = found.end()
-            continue
-        ended = end_of_declaration(text, found.end())
-        out += text[at : found.start()] + blank(text[found.start() : ended])
+    while found := ASKED.search(text, at):
+        begin = ended = found.start()
+        if (int(found["major"]), int(found["minor"])) <= OLDEST_IOS:
+            begin = ended = found.end()
+        elif found["asked"]:
+            ended = closing(text, found.end() - 1)
+            if text.startswith(" else {", ended):
+                ended += len(" else ")
+                out += text[at:begin] + "do "  # a block of its own is left
+                at = begin
+        else:
+            ended = end_of_declaration(text, found.end())
+        out += text[at:begin] + blank(text[begin:ended])
         at = ended
     return out + text[at:]
 

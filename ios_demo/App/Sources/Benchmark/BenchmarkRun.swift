@@ -126,7 +126,9 @@ struct BenchmarkRun: Sendable {
             "energy_mj": "a phone's battery tells no more than per cents",
             "repeat_spread": "one run; who pulls several knows it",
         ]
-        if result.operatorsByDevice == nil { result.notMeasured["operators_by_device"] = "Core ML tells it from iOS 17.4 on, ExecuTorch not" }
+        if result.operatorsByDevice == nil {
+            result.notMeasured["operators_by_device"] = "Core ML tells it from iOS 17.4 on, ExecuTorch not"
+        }
         result.warnings = isDebug ? [BenchmarkRun.debug] : []
         return result
     }

@@ -23,8 +23,12 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
     private var facing = Facing.front
     private var displayDegrees = 0
 
-    /// On iPhones every camera's sensor lies so: its picture is upright in landscape.
-    private static let sensorDegrees = 90
+    /// By how many degrees clockwise a camera's picture is to be turned to be upright on the display.
+    ///
+    /// On iPhones every camera's sensor lies alike: its picture is upright when the phone lies on its side.
+    static func rotation(_ facing: Facing, displayDegrees: Int) -> Int {
+        (try? Orientation(sensorDegrees: 90, displayDegrees: displayDegrees, facing: facing))?.rotation ?? 90
+    }
 
     /// `onInterrupted` says when another app takes the camera, and when it gives it back; both may come from any thread.
     init(onError: @escaping @Sendable (any Error) -> Void, onInterrupted: @escaping @Sendable (Bool) -> Void) {
@@ -109,19 +113,17 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
             connection.automaticallyAdjustsVideoMirroring = false
             connection.isVideoMirrored = false
         }
-        if #available(iOS 17.0, *) {
-            if connection.isVideoRotationAngleSupported(0) { connection.videoRotationAngle = 0 }
-        }
+        if connection.isVideoRotationAngleSupported(0) { connection.videoRotationAngle = 0 }
     }
 
     func captureOutput(_ output: AVCaptureOutput, didOutput sampleBuffer: CMSampleBuffer, from connection: AVCaptureConnection) {
         let (live, facing, displayDegrees) = locked { (self.live, self.facing, self.displayDegrees) }
         guard let live, let frame = CMSampleBufferGetImageBuffer(sampleBuffer) else { return }
+        let rotation = CameraSource.rotation(facing, displayDegrees: displayDegrees)
         do {
-            let lies = try Orientation(sensorDegrees: CameraSource.sensorDegrees, displayDegrees: displayDegrees, facing: facing)
             CVPixelBufferLockBaseAddress(frame, .readOnly)
             defer { CVPixelBufferUnlockBaseAddress(frame, .readOnly) }
-            try live.frame(CameraSource.yuv(frame), rotation: lies.rotation, capturedNs: captured(sampleBuffer))
+            try live.frame(CameraSource.yuv(frame), rotation: rotation, capturedNs: captured(sampleBuffer))
         } catch {
             onError(error)
         }

@@ -32,7 +32,7 @@ final class Meter: @unchecked Sendable {  // the lock is around all
 }
 
 /// What reached the screen. From any thread.
-struct Shown: Sendable {
+struct OnScreen: Sendable {
     /// Frames, and of them those since `measure`.
     var frames = 0
     var lost = false
@@ -60,7 +60,7 @@ final class LiveSession: @unchecked Sendable {  // each thread has its own part,
     private let stop = Stop()
     private let ended = DispatchSemaphore(value: 0)
     private let lock = NSLock()
-    private var screen = Shown()
+    private var screen = OnScreen()
     private let rate = FrameRate()
     private var measuring = false
     private var isClosed = false
@@ -101,7 +101,7 @@ final class LiveSession: @unchecked Sendable {  // each thread has its own part,
     }
 
     /// Frames of the screen so far.
-    var shown: Shown { locked { screen } }
+    var shown: OnScreen { locked { screen } }
 
     /// Frames a second and how many they were, since `measure`.
     var measured: (fps: Double, frames: Int) { locked { (rate.fps, rate.frames) } }

@@ -35,7 +35,7 @@ struct AvatarsScreen: View {
         .disabled(busy)
         .telling($told)
         .onAppear { names = Avatars.names() }
-        .onChange(of: photo) { picked in
+        .onChange(of: photo) { _, picked in
             guard let picked else { return }
             photo = nil
             work {

@@ -31,7 +31,7 @@ struct BenchmarkScreen: View {
             if let failure = stage.failure { told = Told(failure) }
         }
         .onDisappear { stop() }
-        .onChange(of: phase) { now in
+        .onChange(of: phase) { _, now in
             // Nothing is drawn any more, so nothing can be measured.
             if now == .active { stage.wake() } else { stop() }
         }

@@ -11,7 +11,7 @@ struct CameraPreview: UIViewRepresentable {
     let onTurn: @MainActor (Int) -> Void
 
     func makeUIView(context: Context) -> PreviewView {
-        let view = PreviewView()
+        let view = PreviewView(frame: .zero)
         view.preview.session = session
         view.preview.videoGravity = .resizeAspectFill
         return view
@@ -47,28 +47,23 @@ final class PreviewView: UIView {
     /// Follow the display, and tell of it.
     func turn() {
         guard let orientation = window?.windowScene?.interfaceOrientation else { return }
-        let (now, old) = PreviewView.lies(orientation)
+        let now = PreviewView.degrees(orientation)
         if let connection = preview.connection {
-            let rotation = (try? Orientation(sensorDegrees: 90, displayDegrees: now, facing: facing).rotation) ?? 90
-            if #available(iOS 17.0, *) {
-                let angle = CGFloat(rotation)
-                if connection.isVideoRotationAngleSupported(angle) { connection.videoRotationAngle = angle }
-            } else {
-                if connection.isVideoOrientationSupported { connection.videoOrientation = old }
-            }
+            let angle = CGFloat(CameraSource.rotation(facing, displayDegrees: now))
+            if connection.isVideoRotationAngleSupported(angle) { connection.videoRotationAngle = angle }
         }
         if now == degrees { return }
         degrees = now
         onTurn(now)
     }
 
-    /// By how much the display is turned, and what AVFoundation called that before it counted in degrees.
-    private static func lies(_ orientation: UIInterfaceOrientation) -> (Int, AVCaptureVideoOrientation) {
+    /// By how much the display is turned, as `Orientation.displayDegrees`: landscapeRight has the phone's top to the left.
+    private static func degrees(_ orientation: UIInterfaceOrientation) -> Int {
         switch orientation {
-        case .landscapeRight: (90, .landscapeRight)
-        case .portraitUpsideDown: (180, .portraitUpsideDown)
-        case .landscapeLeft: (270, .landscapeLeft)
-        default: (0, .portrait)
+        case .landscapeRight: 90
+        case .portraitUpsideDown: 180
+        case .landscapeLeft: 270
+        default: 0
         }
     }
 }

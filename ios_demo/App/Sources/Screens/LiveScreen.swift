@@ -40,7 +40,7 @@ struct LiveScreen: View {
             if let failure = live.stage.failure { live.tell(failure) }
         }
         .onDisappear { live.disappear() }
-        .onChange(of: phase) { live.phase($0) }
+        .onChange(of: phase) { _, now in live.phase(now) }
         .onOpenURL { live.open($0) }
         .task {
             while !Task.isCancelled {

@@ -1,4 +1,4 @@
-// Stands for AVFoundation, iOS 16 (SDK of Xcode 16): its capture half.
+// Stands for AVFoundation, iOS 17 (SDK of Xcode 16): its capture half.
 @_exported import CoreMedia
 import Foundation
 import QuartzCore
@@ -42,13 +42,6 @@ open class AVCaptureOutput: NSObject {
     public func connection(with mediaType: AVMediaType) -> AVCaptureConnection? { nil }
 }
 
-public enum AVCaptureVideoOrientation: Int, Sendable {
-    case portrait = 1
-    case portraitUpsideDown
-    case landscapeRight
-    case landscapeLeft
-}
-
 open class AVCaptureConnection: NSObject {
     public var isVideoMirroringSupported: Bool { false }
     public var isVideoMirrored: Bool {
@@ -59,18 +52,10 @@ open class AVCaptureConnection: NSObject {
         get { false }
         set {}
     }
-    /// Deprecated from iOS 17 on.
-    public var isVideoOrientationSupported: Bool { false }
-    public var videoOrientation: AVCaptureVideoOrientation {
-        get { .portrait }
-        set {}
-    }
-    @available(iOS 17.0, *)
     public var videoRotationAngle: CGFloat {
         get { 0 }
         set {}
     }
-    @available(iOS 17.0, *)
     public func isVideoRotationAngleSupported(_ videoRotationAngle: CGFloat) -> Bool { false }
 }
 
@@ -106,7 +91,6 @@ open class AVCaptureSession: NSObject {
     public var inputs: [AVCaptureInput] { [] }
     public var outputs: [AVCaptureOutput] { [] }
     public var isRunning: Bool { false }
-    /// From iOS 15.4 on.
     public var synchronizationClock: CMClock? { nil }
 
     public override init() {}

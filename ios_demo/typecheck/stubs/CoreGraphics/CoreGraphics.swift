@@ -1,4 +1,4 @@
-// Stands for CoreGraphics and, of CoreFoundation, the names that its functions use; iOS 16.
+// Stands for CoreGraphics and, of CoreFoundation, the names that its functions use; iOS 17.
 import Foundation
 
 // On Apple's systems these are bridged: `as` is needed there, and is nothing here.

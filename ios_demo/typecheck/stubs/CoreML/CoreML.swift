@@ -1,4 +1,4 @@
-// Stands for Core ML, iOS 16, with what iOS 17.4 tells of a plan.
+// Stands for Core ML, iOS 17, with what iOS 17.4 tells of a plan.
 @_exported import CoreVideo
 import Foundation
 
@@ -30,7 +30,6 @@ open class MLMultiArray: NSObject {
 
     public init(shape: [NSNumber], dataType: MLMultiArrayDataType) throws {}
 
-    // From iOS 15.4 on.
     public func withUnsafeBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         try body(UnsafeRawBufferPointer(start: nil, count: 0))
     }
@@ -87,7 +86,6 @@ open class MLDictionaryFeatureProvider: NSObject, MLFeatureProvider {
 }
 
 open class MLPredictionOptions: NSObject {
-    /// From iOS 16 on.
     public var outputBackings: [String: Any] = [:]
 
     public override init() {}
@@ -104,16 +102,12 @@ open class MLModel: NSObject {
     public func prediction(from input: any MLFeatureProvider, options: MLPredictionOptions) throws -> any MLFeatureProvider { input }
 }
 
-@available(iOS 17.0, *)
 public final class MLCPUComputeDevice: Sendable {}
 
-@available(iOS 17.0, *)
 public final class MLGPUComputeDevice: Sendable {}
 
-@available(iOS 17.0, *)
 public final class MLNeuralEngineComputeDevice: Sendable {}
 
-@available(iOS 17.0, *)
 public enum MLComputeDevice: Sendable {
     case cpu(MLCPUComputeDevice)
     case gpu(MLGPUComputeDevice)

@@ -1,8 +1,9 @@
-// Stands for CoreMedia, iOS 16: samples and their times.
+// Stands for CoreMedia, iOS 17: samples and their times.
 @_exported import CoreVideo
 import Foundation
 
 public struct CMTime: Sendable {
+    public static let zero = CMTime(value: 0, timescale: 1)
     public var value: Int64 = 0
     public var timescale: Int32 = 1
     public var seconds: Double { 0 }
@@ -18,9 +19,7 @@ public typealias CMClockOrTimebase = CFTypeRef
 
 public func CMClockGetHostTimeClock() -> CMClock { CMClock() }
 
-public func CMSyncConvertTime(_ time: CMTime, from fromClockOrTimebase: CMClockOrTimebase, to toClockOrTimebase: CMClockOrTimebase) -> CMTime {
-    time
-}
+public func CMSyncConvertTime(_ time: CMTime, from: CMClockOrTimebase, to: CMClockOrTimebase) -> CMTime { time }
 
 public func CMSampleBufferGetPresentationTimeStamp(_ sbuf: CMSampleBuffer) -> CMTime { CMTime(value: 0, timescale: 1) }
 

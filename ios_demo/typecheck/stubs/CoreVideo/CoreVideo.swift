@@ -1,4 +1,4 @@
-// Stands for CoreVideo, iOS 16: pixel buffers.
+// Stands for CoreVideo, iOS 17: pixel buffers.
 @_exported import CoreGraphics
 import Foundation
 
@@ -46,7 +46,6 @@ public func CVPixelBufferGetBytesPerRowOfPlane(_ pixelBuffer: CVPixelBuffer, _ p
 public func CVPixelBufferGetHeightOfPlane(_ pixelBuffer: CVPixelBuffer, _ planeIndex: Int) -> Int { 0 }
 public func CVImageBufferGetCleanRect(_ imageBuffer: CVImageBuffer) -> CGRect { .zero }
 
-/// From iOS 15 on.
 public func CVBufferCopyAttachment(_ buffer: CVBuffer, _ key: CFString, _ attachmentMode: UnsafeMutablePointer<UInt32>?) -> CFTypeRef? {
     nil
 }

@@ -1,4 +1,4 @@
-// Stands for Darwin, iOS 16: who the phone is, and what the process used.
+// Stands for Darwin, iOS 17: who the phone is, and what the process used.
 public let RUSAGE_SELF: Int32 = 0
 
 public struct rusage {

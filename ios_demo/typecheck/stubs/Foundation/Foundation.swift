@@ -1,4 +1,4 @@
-// Stands for Foundation, iOS 16: what Linux' lacks of it. Compiled along with the app.
+// Stands for Foundation, iOS 17: what Linux' lacks of it. Compiled along with the app.
 import Foundation
 
 extension ProcessInfo {

@@ -1,4 +1,4 @@
-// Stands for ImageIO, iOS 16: pictures of all kinds.
+// Stands for ImageIO, iOS 17: pictures of all kinds.
 import CoreGraphics
 import Foundation
 

@@ -1,4 +1,4 @@
-// Stands for PhotosUI, iOS 16: the system's picker.
+// Stands for PhotosUI, iOS 17: the system's picker.
 import Foundation
 import SwiftUI
 

@@ -1,4 +1,4 @@
-// Stands for SwiftUI and, of Combine, ObservableObject; iOS 16, as the SDK of Xcode 16 isolates them.
+// Stands for SwiftUI and, of Combine, ObservableObject; iOS 17, as the SDK of Xcode 16 isolates them.
 import Foundation
 @_exported import UIKit
 import UniformTypeIdentifiers
@@ -134,19 +134,23 @@ extension Never: View {
 
 /// A view that the system draws.
 @MainActor @preconcurrency
-public protocol Drawn: View where Body == Never {}
+public protocol PrimitiveView: View where Body == Never {}
 
-extension Drawn {
+extension PrimitiveView {
     public var body: Never { fatalError() }
 }
 
-public struct EmptyView: Drawn {
-    public init() {}
+public struct EmptyView: PrimitiveView {
+    public nonisolated init() {}
 }
 
-public struct Some<each Content>: Drawn {}
+public struct TupleView<each Content>: PrimitiveView {
+    fileprivate nonisolated init() {}
+}
 
-public struct Either<A: View, B: View>: Drawn {}
+public struct ConditionalContent<A: View, B: View>: PrimitiveView {
+    fileprivate nonisolated init() {}
+}
 
 extension Optional: View where Wrapped: View {
     public var body: Never { fatalError() }
@@ -156,28 +160,28 @@ extension Optional: View where Wrapped: View {
 public enum ViewBuilder {
     public static func buildBlock() -> EmptyView { EmptyView() }
     public static func buildBlock<Content: View>(_ content: Content) -> Content { content }
-    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> Some<repeat each Content> { Some() }
+    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> TupleView<repeat each Content> { TupleView() }
     public static func buildExpression<Content: View>(_ content: Content) -> Content { content }
     public static func buildIf<Content: View>(_ content: Content?) -> Content? { content }
-    public static func buildEither<A: View, B: View>(first: A) -> Either<A, B> { Either() }
-    public static func buildEither<A: View, B: View>(second: B) -> Either<A, B> { Either() }
+    public static func buildEither<A: View, B: View>(first: A) -> ConditionalContent<A, B> { ConditionalContent() }
+    public static func buildEither<A: View, B: View>(second: B) -> ConditionalContent<A, B> { ConditionalContent() }
 }
 
 public struct Font: Sendable {
     public static let caption = Font()
 }
 
-public struct Color: Drawn, Sendable {
+public struct Color: PrimitiveView, Sendable {
     public static let black = Color()
     public static let white = Color()
     public static let gray = Color()
 }
 
-public struct Text: Drawn, Sendable {
+public struct Text: PrimitiveView, Sendable {
     public init<S: StringProtocol>(_ content: S) {}
 }
 
-public struct Spacer: Drawn {
+public struct Spacer: PrimitiveView {
     public init() {}
 }
 
@@ -193,39 +197,39 @@ public enum VerticalAlignment: Sendable {
     case bottom
 }
 
-public struct HStack<Content: View>: Drawn {
+public struct HStack<Content: View>: PrimitiveView {
     public init(alignment: VerticalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) {}
 }
 
-public struct VStack<Content: View>: Drawn {
+public struct VStack<Content: View>: PrimitiveView {
     public init(alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) {}
 }
 
-public struct ZStack<Content: View>: Drawn {
+public struct ZStack<Content: View>: PrimitiveView {
     public init(@ViewBuilder content: () -> Content) {}
 }
 
-public struct List<Content: View>: Drawn {
+public struct List<Content: View>: PrimitiveView {
     public init(@ViewBuilder content: () -> Content) {}
 }
 
-public struct Section<Content: View>: Drawn {
+public struct Section<Content: View>: PrimitiveView {
     public init(@ViewBuilder content: () -> Content) {}
 }
 
-public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content: View>: Drawn {
+public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content: View>: PrimitiveView {
     public init(_ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
 }
 
-public struct NavigationStack<Root: View>: Drawn {
+public struct NavigationStack<Root: View>: PrimitiveView {
     public init(@ViewBuilder root: () -> Root) {}
 }
 
-public struct NavigationLink<Label: View, Destination: View>: Drawn {
+public struct NavigationLink<Label: View, Destination: View>: PrimitiveView {
     public init<S: StringProtocol>(_ title: S, @ViewBuilder destination: () -> Destination) where Label == Text {}
 }
 
-public struct Menu<Label: View, Content: View>: Drawn {
+public struct Menu<Label: View, Content: View>: PrimitiveView {
     public init<S: StringProtocol>(_ title: S, @ViewBuilder content: () -> Content) where Label == Text {}
 }
 
@@ -234,18 +238,18 @@ public struct ButtonRole: Equatable, Sendable {
     public static let destructive = ButtonRole()
 }
 
-public struct Button<Label: View>: Drawn {
+public struct Button<Label: View>: PrimitiveView {
     @preconcurrency
     public init<S: StringProtocol>(_ title: S, action: @escaping @MainActor () -> Void) where Label == Text {}
     @preconcurrency
     public init<S: StringProtocol>(_ title: S, role: ButtonRole?, action: @escaping @MainActor () -> Void) where Label == Text {}
 }
 
-public struct ShareLink<Label: View>: Drawn {
+public struct ShareLink<Label: View>: PrimitiveView {
     public init<S: StringProtocol>(_ title: S, item: URL) where Label == Text {}
 }
 
-public struct ProgressView<Label: View>: Drawn {
+public struct ProgressView<Label: View>: PrimitiveView {
     public init<S: StringProtocol>(_ title: S) where Label == Text {}
     public init<V: BinaryFloatingPoint>(value: V?, total: V = 1) where Label == EmptyView {}
 }
@@ -275,12 +279,11 @@ extension View {
     public func navigationTitle<S: StringProtocol>(_ title: S) -> some View { self }
     public func onAppear(perform action: (() -> Void)? = nil) -> some View { self }
     public func onDisappear(perform action: (() -> Void)? = nil) -> some View { self }
-    /// Deprecated from iOS 17 on.
-    public func onChange<V: Equatable>(of value: V, perform action: @escaping (V) -> Void) -> some View { self }
+    public func onChange<V: Equatable>(of value: V, initial: Bool = false, _ action: @escaping (V, V) -> Void) -> some View { self }
     public func onOpenURL(perform action: @escaping (URL) -> Void) -> some View { self }
-    public func task(priority: TaskPriority = .userInitiated, _ action: @escaping @Sendable @isolated(any) () async -> Void) -> some View {
-        self
-    }
+    public func task(
+        priority: TaskPriority = .userInitiated, @_inheritActorContext _ action: @escaping @Sendable () async -> Void
+    ) -> some View { self }
     public func alert<S: StringProtocol, A: View, M: View, T>(
         _ title: S, isPresented: Binding<Bool>, presenting data: T?, @ViewBuilder actions: (T) -> A, @ViewBuilder message: (T) -> M
     ) -> some View { self }

@@ -1,5 +1,6 @@
-// Stands for UIKit, iOS 16.
-import Foundation
+// Stands for UIKit, iOS 17.
+@_exported import CoreGraphics
+@_exported import Foundation
 @_exported import QuartzCore
 
 @MainActor
@@ -25,6 +26,7 @@ open class UIView: UIResponder {
     public var frame = CGRect.zero
     public var bounds = CGRect.zero
     public var isHidden = false
+    public var isOpaque = true
     public var layer: CALayer { CALayer() }
     public var window: UIWindow? { nil }
 
@@ -32,12 +34,14 @@ open class UIView: UIResponder {
     public required init?(coder: NSCoder) {}
 
     open func layoutSubviews() {}
+    open func draw(_ rect: CGRect) {}
 }
 
 open class UIViewController: UIResponder {}
 
 open class UIWindow: UIView {
     public var rootViewController: UIViewController?
+    public var windowScene: UIWindowScene? { nil }
 
     public init(windowScene: UIWindowScene) { super.init(frame: .zero) }
     public required init?(coder: NSCoder) { nil }
