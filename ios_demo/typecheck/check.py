@@ -80,8 +80,8 @@ def compile_all(folder: Path, name: str, edit: Callable[[str], str] | None) -> P
         # What is taken out leaves values behind that nobody uses.
         warnings = "-suppress-warnings" if edit else "-warnings-as-errors"
         options = [*FLAGS, warnings, "-module-name", name, "-emit-module", "-emit-module-path", str(out), *found, *more]
-        # The program itself is lost; on the way to it all is looked at that the compiler looks at.
-        command = ["swiftc", *options, "-emit-sil", "-o", "/dev/null", *map(str, files)]
+        # On the way to a program all is looked at that the compiler looks at. Never to /dev/null: it puts a file in its place.
+        command = ["swiftc", *options, "-emit-sil", "-o", str(build / f"{name}.sil"), *map(str, files)]
         lines.append(f"echo '  {name}'")
         lines.append(shlex.join(command))
 

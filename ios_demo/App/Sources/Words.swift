@@ -3,7 +3,6 @@ import Foundation
 /// What people read. Where Android's app says the same, it says it in the same words: its strings.xml has them by these names.
 enum Words {
     // Live
-    static let appName = "Mobile Bilayer"
     static let loading = "Loading the network…"
     static let lookHere = "Look into the camera. The picture moves as you do."
     static let faceLost = "No face in the camera's picture"
@@ -43,10 +42,8 @@ enum Words {
     static let showAgreed = "Show people who agreed to it."
     static let makingAvatar = "Looking at the photo…"
     static let drive = "Drive it"
-    static let exportAvatar = "Save as a file"
     static let shareAvatar = "Share"
     static let deleteAvatar = "Delete"
-    static func exported(_ name: String) -> String { "\(name) was saved." }
 
     // Benchmark
     static let benchmarkTitle = "Benchmark"
