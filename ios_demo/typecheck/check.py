@@ -87,7 +87,11 @@ def compile_all(folder: Path, name: str, edit: Callable[[str], str] | None) -> P
 
     def sources(name: str, folder: Path) -> list[Path]:
         files = sorted(folder.rglob("*.swift"))
-        return [write(file, build / "sources" / name / file.relative_to(folder), edit) for file in files] if edit else files
+        return (
+            [write(file, build / "sources" / name / file.relative_to(folder), edit) for file in files]
+            if edit
+            else files
+        )
 
     build.mkdir()
     if not core.exists():
@@ -139,7 +143,9 @@ def without_newer(text: str) -> str:
     """
     if other := OTHERWISE.search(text):
         line = text.count("\n", 0, other.start())
-        raise Wrong(f"'{text.splitlines()[line].strip()}' is not understood here. Ask by `if #available(iOS 17.4, *) {{`.")
+        raise Wrong(
+            f"'{text.splitlines()[line].strip()}' is not understood here. Ask by `if #available(iOS 17.4, *) {{`."
+        )
     out, at = "", 0
     while found := ASKED.search(text, at):
         begin = ended = found.start()

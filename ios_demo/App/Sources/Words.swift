@@ -93,6 +93,9 @@ enum Words {
     static func otherModel(_ bundle: String, _ method: String, _ what: String) -> String {
         "\(bundle): the package of \(method) is another one than the manifest tells of (\(what)). Export the bundle again."
     }
+    static func noMemory(_ width: Int, _ height: Int, _ code: Int) -> String {
+        "A picture of \(width)x\(height) finds no memory (code \(code)). Close other apps, and try again."
+    }
     static func notWritten(_ name: String, _ why: String) -> String {
         "\(name) could not be written (\(why)). Free some space, and try again."
     }

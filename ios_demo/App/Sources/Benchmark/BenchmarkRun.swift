@@ -24,25 +24,20 @@ struct BenchmarkRun: Sendable {
         let session = try await onWorker {
             try LiveSession(try Avatars.load(Avatars.first)) { errors.told($0) }
         }
-        let source: PortraitSource
-        let run: Run
+        var opened: PortraitSource?
         do {
-            source = try await onWorker { try PortraitSource(session) { errors.told($0) } }
-            do {
-                await show(session)
-                run = try await watch(session, source, errors, progress)
-            } catch {
-                await closed(session, source)
-                throw error
-            }
+            let source = try await onWorker { try PortraitSource(session) { errors.told($0) } }
+            opened = source
+            await show(session)
+            let run = try await watch(session, source, errors, progress)
+            await closed(session, source)  // its times are read below
+            let overtaken = session.pipeline.dropped + source.leftOut - run.overtaken
+            let result = try await result(session, run, dropped: overtaken)
+            return Measured(result: result, file: try await onWorker { try write(result) })
         } catch {
-            await closed(session, nil)
+            await closed(session, opened)
             throw error
         }
-        let overtaken = session.pipeline.dropped + source.leftOut - run.overtaken
-        await closed(session, source)
-        let result = try await result(session, run, dropped: overtaken)
-        return Measured(result: result, file: try await onWorker { try write(result) })
     }
 
     private struct Run {
@@ -51,6 +46,7 @@ struct BenchmarkRun: Sendable {
         var overtaken = 0
     }
 
+    /// May be called again.
     private func closed(_ session: LiveSession, _ source: PortraitSource?) async {
         await show(nil)
         _ = try? await onWorker {

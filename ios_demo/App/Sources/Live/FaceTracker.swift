@@ -154,9 +154,7 @@ final class PictureBuffer {
         var made: CVPixelBuffer?
         let surface = [kCVPixelBufferIOSurfacePropertiesKey: [:] as CFDictionary] as CFDictionary
         let code = CVPixelBufferCreate(nil, width, height, kCVPixelFormatType_32BGRA, surface, &made)
-        guard let made else {
-            throw MobileBilayerError("A picture of \(width)x\(height) finds no memory (code \(code)). Close other apps, and try again.")
-        }
+        guard let made else { throw MobileBilayerError(Words.noMemory(width, height, Int(code))) }
         buffer = made
     }
 

@@ -27,6 +27,7 @@ final class LiveModel: ObservableObject {
     private var starts = 0
     private var isStarting = false
     private var cameraIsOpen = false
+    private var asked = false  // once a time on this screen is enough
     private var cameraIsTaken = false
     private var shownFrames = 0
 
@@ -34,6 +35,7 @@ final class LiveModel: ObservableObject {
 
     func appear() {
         isShown = true
+        asked = false
         follow()
     }
 
@@ -54,7 +56,9 @@ final class LiveModel: ObservableObject {
         UIApplication.shared.isIdleTimerDisabled = true
         stage.wake()
         if let session { session.pipeline.resume() } else { start() }
-        Task { await openCamera(facing, asking: true) }
+        let asking = !asked
+        asked = true
+        Task { await openCamera(facing, asking: asking) }
     }
 
     /// Between two apps, under a call, under the control centre: nothing is asked of the phone, and what is there is kept.
@@ -120,7 +124,7 @@ final class LiveModel: ObservableObject {
         case .authorized: break
         case .notDetermined where asking:
             if !(await AVCaptureDevice.requestAccess(for: .video)) { return refused() }
-        default: return refused()
+        default: return asking ? refused() : ()
         }
         if !isShown || !isInFront { return }
         if cameraIsOpen && wanted == facing { return camera.start() }
