@@ -23,8 +23,7 @@ final class SmokeTests: XCTestCase {
     }
 
     func test_IO2_the_backends_are_in_the_app() throws {
-        let bundles = try XCTUnwrap(Bundle.main.url(forResource: "bundles", withExtension: nil))
-        let names = try FileManager.default.contentsOfDirectory(atPath: bundles.path)
+        let names = try FileManager.default.contentsOfDirectory(atPath: try assetPlace("bundles").path)
         XCTAssertFalse(names.isEmpty)
         let notes = try Models.choice().notes
         XCTAssertFalse(notes.contains { $0.contains("this app has no") }, "\(notes)")

@@ -18,7 +18,7 @@ enum Avatars {
     private static let currentKey = "current avatar"
 
     static func names() -> [String] {
-        let bundled = named(Bundle.main.url(forResource: "portraits", withExtension: nil)).sorted()
+        let bundled = named(try? assetPlace("portraits")).sorted()
         let own = named(try? folder()).sorted(by: >)
         return own + bundled.filter { !own.contains($0) }
     }
@@ -36,9 +36,7 @@ enum Avatars {
     /// Where it lies: what is shared.
     static func place(_ name: String) throws -> URL {
         if isOwn(name) { return try file(name) }
-        guard let url = Bundle.main.url(forResource: "portraits/\(name)\(suffix)", withExtension: nil) else {
-            throw MobileBilayerError(Words.avatarMissing(name))
-        }
+        guard let url = try? assetPlace("portraits/\(name)\(suffix)") else { throw MobileBilayerError(Words.avatarMissing(name)) }
         return url
     }
 

@@ -123,11 +123,8 @@ final class FaceTracker: NSObject, FaceLandmarkerLiveStreamDelegate, @unchecked 
     }
 
     private static func options(_ mode: RunningMode) throws -> FaceLandmarkerOptions {
-        guard let path = Bundle.main.url(forResource: model, withExtension: nil)?.path else {
-            throw MobileBilayerError(Words.assetMissing(model))
-        }
         let options = FaceLandmarkerOptions()
-        options.baseOptions.modelAssetPath = path
+        options.baseOptions.modelAssetPath = try assetPlace(model).path
         options.runningMode = mode
         options.numFaces = 1
         return options

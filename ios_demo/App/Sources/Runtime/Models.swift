@@ -79,10 +79,7 @@ private final class ModelsState: @unchecked Sendable {
     }
 
     private func choose() throws -> Models.Choice {
-        guard let folder = Bundle.main.url(forResource: "bundles", withExtension: nil) else {
-            throw MobileBilayerError(Words.assetMissing("bundles"))
-        }
-        let folders = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        let folders = try FileManager.default.contentsOfDirectory(at: try assetPlace("bundles"), includingPropertiesForKeys: nil)
         let bundles = try folders.filter { $0.hasDirectoryPath }.map(ModelBundle.open)
         let made = try BundleChoice.choose(bundles, registered: Set(registeredBackends() + ["CoreML"])) { try start($0) }
         return Models.Choice(bundle: made.bundle, unit: made.running.unit, notes: made.notes + made.running.notes)
@@ -169,11 +166,17 @@ func onWorker<T: Sendable>(_ act: @escaping @Sendable () throws -> T) async thro
 /// The same, and nobody waits for it.
 func onWorkerLater(_ act: @escaping @Sendable () -> Void) { worker.async(execute: act) }
 
-/// A file of the app's, by its place among the resources. Throws `MobileBilayerError` if the app was built without it.
-func asset(_ name: String) throws -> Data {
-    guard let url = Bundle.main.url(forResource: name, withExtension: nil), let content = try? Data(contentsOf: url) else {
+/// A file or a folder of the app's, by its place among the resources. Throws `MobileBilayerError` if the app was built without it.
+func assetPlace(_ name: String) throws -> URL {
+    guard let url = Bundle.main.resourceURL?.appendingPathComponent(name), FileManager.default.fileExists(atPath: url.path) else {
         throw MobileBilayerError(Words.assetMissing(name))
     }
+    return url
+}
+
+/// The content of such a file.
+func asset(_ name: String) throws -> Data {
+    guard let content = try? Data(contentsOf: try assetPlace(name)) else { throw MobileBilayerError(Words.assetMissing(name)) }
     return content
 }
 
