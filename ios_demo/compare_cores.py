@@ -63,6 +63,9 @@ ONLY_SWIFT = {
     "Json.whole": "Kotlin casts",
     "Safetensors.names": "Kotlin's maps keep their order",
     "StabilizerConfig.live": "Kotlin has default arguments: what throws can be none",
+    "ModelBundle.writeProgram": "Core ML's program is a folder; of Android's one file the app has an asset",
+    "UnitChoice": "Core ML has several compute units for one bundle; on Android each has a bundle of its own",
+    "copyRows": "Core ML lays outputs out at distances of its own; Android's tensors copy themselves",
 }
 
 

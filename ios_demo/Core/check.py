@@ -92,16 +92,21 @@ class Swift:
         tool("unshare", "apt-get install util-linux")
 
     def run(self, command: list[str], seen: list[Path]) -> int:
+        """`swift` with this command, in Core's folder; its exit code."""
         print(f"swift {' '.join(command)}", flush=True)
+        return self.call(["swift", *command], seen)
+
+    def call(self, command: list[str], seen: list[Path]) -> int:
+        """The same of any program of the tool chain, without telling."""
         if self.root is None:
-            return subprocess.run(["swift", *command], cwd=CORE).returncode
+            return subprocess.run(command, cwd=CORE).returncode
         exchange = os.environ.get("MOBILE_BILAYER_EXCHANGE")
         inside = ["env", "-i", "-C", str(CORE), "PATH=/usr/bin:/bin", "HOME=/tmp"]
         if exchange:
             inside.append(f"MOBILE_BILAYER_EXCHANGE={Path(exchange).resolve()}")
         folders = [str(REPOSITORY), *map(str, seen)]
         mounted = ["unshare", "--mount", "sh", "-c", INSIDE, "sh", str(self.root), *folders, "--"]
-        return subprocess.run([*mounted, *inside, "swift", *command]).returncode
+        return subprocess.run([*mounted, *inside, *command]).returncode
 
 
 def tool(name: str, remedy: str) -> str:

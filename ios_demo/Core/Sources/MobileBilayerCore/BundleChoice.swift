@@ -1,5 +1,7 @@
 /// Backends as manifests name them, to the names of what runs them: Core ML itself, or what ExecuTorch registers. The best first.
-let backends: [(backend: String, registered: String)] = [(coreMl, "CoreML"), ("xnnpack", "XnnpackBackend")]
+public let backends: [(backend: String, registered: String)] = [
+    (coreMl, "CoreML"), ("coreml-delegate", "CoreMLBackend"), ("xnnpack", "XnnpackBackend"),
+]
 
 /// What runs on this phone, of the bundles that came with the app.
 public struct BundleChoice<T> {

@@ -114,6 +114,28 @@ public struct ModelBundle: Sendable {
         return errors
     }
 
+    /// Write the program, a file or a folder, into `folder` under its own name: for runtimes that want it where it can be mapped or
+    /// compiled. What was in `folder` is replaced; it is there when all of it is.
+    public func writeProgram(to folder: URL) throws {
+        let manager = FileManager.default
+        let aside = folder.deletingLastPathComponent().appendingPathComponent(".\(folder.lastPathComponent).part")
+        do {
+            if manager.fileExists(atPath: aside.path) { try manager.removeItem(at: aside) }
+            for (name, content) in contents where name == manifest.program || name.hasPrefix("\(manifest.program)/") {
+                let file = aside.appendingPathComponent(name)
+                try manager.createDirectory(at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
+                try content.write(to: file)
+            }
+            if manager.fileExists(atPath: folder.path) { try manager.removeItem(at: folder) }
+            try manager.moveItem(at: aside, to: folder)
+        } catch {
+            try? manager.removeItem(at: aside)
+            throw MobileBilayerError(
+                "\(place): the program could not be written to \(folder.path) (\(error.localizedDescription)). Free some space, and "
+                    + "try again.", cause: error)
+        }
+    }
+
     /// What `verify` looks at. layers_a by its parts: a tolerance that suits a mask would pass any flow.
     public static let checked = [
         "landmark_features", "map_features", "alpha", "flow", "gate", "mask", "layers_b", "composed", "composed_from_golden",

@@ -1,0 +1,21 @@
+// Stands for Foundation, iOS 17: what Linux' lacks of it. Compiled along with the app.
+import Foundation
+
+extension ProcessInfo {
+    enum ThermalState: Int, Sendable {
+        case nominal
+        case fair
+        case serious
+        case critical
+    }
+
+    var thermalState: ThermalState { .nominal }
+}
+
+extension URL {
+    func startAccessingSecurityScopedResource() -> Bool { false }
+    func stopAccessingSecurityScopedResource() {}
+}
+
+/// Of ObjectiveC.
+func autoreleasepool<Result>(invoking body: () throws -> Result) rethrows -> Result { try body() }
