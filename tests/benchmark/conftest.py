@@ -12,8 +12,9 @@ from mobile_bilayer.benchmark.result import Result
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "recorded"
-# Of android.py and ios.py, and of fuzz_bundle.py:
-sys.path[:0] = [str(HERE.parents[1] / "benchmarks" / "phones"), str(HERE.parent / "runtime")]
+# Of student_limits.py, of android.py and ios.py, and of fuzz_bundle.py:
+BENCHMARKS = HERE.parents[1] / "benchmarks"
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "phones"), str(HERE.parent / "runtime")]
 
 
 def _statistics(ms: float, count: int = 1800) -> dict:
