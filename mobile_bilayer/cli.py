@@ -625,7 +625,7 @@ def pose(
 ) -> None:
     """Whether it shakes, and whether faces stay their own: jitter, identity, eyes and lips, in both modes."""
     from mobile_bilayer.capture.images import write_image
-    from mobile_bilayer.runtime.bundle import Bundle
+    from mobile_bilayer.runtime.bundle import Bundle, bundle_title
 
     with _extra("evaluation"):
         from mobile_bilayer.evaluation.pose import POSE_METRICS, evaluate_pose, load_drivers, load_sources
@@ -652,7 +652,7 @@ def pose(
             markup=False,
         )
     if json is not None:
-        result.save(json, f"{opened.manifest.name}, {opened.manifest.student}")
+        result.save(json, bundle_title(Path(opened.where)))
         out.print(str(json), soft_wrap=True)
     if sheet is not None:
         write_image(sheet, result.sheet)
