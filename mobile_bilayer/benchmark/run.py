@@ -252,6 +252,7 @@ def run_benchmark(
             raise MobileBilayerError(
                 f"{path} is made for Core ML, whose operators Xcode's performance report times. Leave --profile out."
             )
+        _ = opened.program  # what does not run here says why, before a process of its own fails
         how_close = None if fidelity is None else read_fidelity(fidelity, opened)
         driver = open_driver(driving)
         stack.callback(driver.close)

@@ -373,6 +373,22 @@ def test_without_energy_counters_it_says_so(tmp_path):
     assert meter.joules() is None and "no energy counters" in meter.reason
 
 
+def test_a_bundle_that_does_not_run_here_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    phones = shutil.copytree(shipped_bundle(), tmp_path / "phones")
+    about = json.loads((phones / "manifest.json").read_text("utf-8")) | {"backend": "vulkan"}
+    (phones / "manifest.json").write_text(json.dumps(about), "utf-8")
+    monkeypatch.setattr(run, "cold_ms", lambda *_: pytest.fail("a process was started in vain"))
+    with pytest.raises(
+        MobileBilayerError, match=r"phones is made for the backend 'vulkan'.*Here, run the student's bundle for xnnpack"
+    ):
+        run_benchmark(phones, SHORT)
+
+
+def test_a_load_that_fails_in_a_process_of_its_own_says_why(tmp_path):
+    with pytest.raises(MobileBilayerError, match=r"in a process of its own \(.*none does not exist"):
+        cold_ms(tmp_path / "none", 1)
+
+
 @pytest.fixture
 def report(tmp_path):
     """What `evaluate fidelity --json` writes, as far as it is read."""
