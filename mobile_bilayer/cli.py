@@ -882,7 +882,7 @@ def _print_inspection(found: Inspection) -> None:
     facts = table(f"{clean(found.path)}: {found.kind}", "", "")
     facts.show_header = False
     for name, value in found.facts.items():
-        facts.add_row(name.replace("_", " "), clean(f"{value:,}" if name == "bytes" else value))
+        facts.add_row(name.replace("_", " "), clean(f"{value:,}" if name == "bytes" else value[:16] if name == "sha256" else value))
     out.print(facts)
     for method in found.methods:
         show_values(method.name, {"in": method.inputs, "out": method.outputs})
