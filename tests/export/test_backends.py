@@ -156,10 +156,14 @@ def test_EX1_an_operator_that_the_backend_does_not_take_is_named_at_export():
 
 
 class Meant(torch.nn.Module):
-    """A mean that XNNPACK does not take, and a whole number that makes another type, behind a layer of torch's own."""
+    """A mean that XNNPACK does not take, a layer of torch's own, and a whole number that makes another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.larger = torch.nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-        x = torch.nn.functional.softplus(x) * 2
+        x = self.larger(x) * 2
         return (x.mean((1, 2)),)
 
 
@@ -171,7 +175,8 @@ def test_all_that_is_refused_is_named_at_once_with_the_line_that_asks_for_it():
     first, second = str(told.value).split("; ", 1)
     assert first.startswith("encode_avatar: XNNPACK does not take ") and second.startswith("render_layers: XNNPACK does not take ")
     assert re.search(r"aten\.mean\.dim \(test_backends\.py, line \d+: return \(x\.mean\(\(1, 2\)\),\)\)", first)
-    assert re.search(r"_to_dim_order_copy\.default \(test_backends\.py, line \d+: x = torch\.nn\.functional\.softplus\(x\) \* 2\)", first)
+    for name in ("upsample_nearest2d", "_to_dim_order_copy"):
+        assert re.search(rf"{name}\S* \(test_backends\.py, line \d+: x = self\.larger\(x\) \* 2\)", first)
     assert re.search(r"aten\.grid_sampler_2d\.default \(test_backends\.py, line \d+: return \(torch\.nn", second)
     assert second.endswith("export/README.md says how.")
 
