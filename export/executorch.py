@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ PRECISIONS = BACKENDS["xnnpack"].precisions
 INT8 = ("int8", "w8a8")  # one graph: ExecuTorch's word for it, and Core ML's
 # Operators that may stay outside the delegate, and why. Today none needs to, in any backend.
 EXPLAINED: dict[str, str] = {}
+TORCH = Path(torch.__file__).parent
 
 
 class EncodeAvatar(nn.Module):
@@ -61,9 +64,12 @@ def explained_failure(what: str) -> Iterator[None]:
     except MobileBilayerError:
         raise
     except Exception as error:  # torch's, executorch's and coremltools' own, by what they don't know
-        first = (str(error).strip() or "no reason given").splitlines()[0][:300]
+        cause = error
+        while cause.__cause__ is not None:  # a pass manager wraps what a pass says
+            cause = cause.__cause__
+        words = dict.fromkeys(f"{type(e).__name__}: {(str(e).strip() or 'no reason given').splitlines()[0][:300]}" for e in (error, cause))
         raise MobileBilayerError(
-            f"{what}: {type(error).__name__}: {first}. Rewrite that part of the network."
+            f"{what}: {', from '.join(words)}. Rewrite that part of the network: export/README.md says how."
         ) from error
 
 
@@ -215,14 +221,12 @@ def lower_exported(
     with quietly():  # deprecations inside torch and executorch, and what partitioners have to say
         with explained_failure(f"{backend.title} can't be lowered for"):
             edge = backend.to_edge(exported, precision, soc)
-        undelegated = {name: _outside(edge.exported_program(name).graph_module) for name in exported}
-        for name, operators in undelegated.items():
-            unexplained = sorted(set(operators) - set(explained))
-            if unexplained:
-                raise MobileBilayerError(
-                    f"{name}: {backend.title} does not take {', '.join(unexplained)}. Rewrite them in the network, or explain "
-                    "them in EXPLAINED."
-                )
+        left = {name: _outside(edge.exported_program(name).graph_module) for name in exported}
+        refused = {name: dict.fromkeys(_told(node) for node in nodes if _name(node) not in explained) for name, nodes in left.items()}
+        if any(refused.values()):
+            words = "; ".join(f"{name}: {backend.title} does not take {', '.join(told)}" for name, told in refused.items() if told)
+            raise MobileBilayerError(f"{words}. Rewrite them in the network: export/README.md says how.")
+        undelegated = {name: [_name(node) for node in nodes] for name, nodes in left.items()}
         return Lowered(edge.to_executorch().buffer, undelegated, {name: _inside(edge, name) for name in exported})
 
 
@@ -232,13 +236,26 @@ def _inside(edge: EdgeProgramManager, method: str) -> int:
     return sum(len(_operators(lowered.original_module.graph_module)) for _, lowered, _ in parts)
 
 
-def _outside(graph: torch.fx.GraphModule) -> list[str]:
-    return [name for name in _operators(graph) if name != "executorch_call_delegate"]
+def _outside(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    return [node for node in _operators(graph) if _name(node) != "executorch_call_delegate"]
 
 
-def _operators(graph: torch.fx.GraphModule) -> list[str]:
-    names = [_short(str(node.target)) for node in graph.graph.nodes if node.op == "call_function"]
-    return [name for name in names if name != "getitem"]
+def _operators(graph: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    return [node for node in graph.graph.nodes if node.op == "call_function" and _name(node) != "getitem"]
+
+
+def _name(node: torch.fx.Node) -> str:
+    return _short(str(node.target))
+
+
+def _told(node: torch.fx.Node) -> str:
+    """An operator's name, and the innermost line of the network's own code that led to it: not torch's, where that is known."""
+    lines = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
+    own = [line for line in lines if not line[0].startswith("<") and not Path(line[0]).is_relative_to(TORCH)]
+    if not own:
+        return _name(node)
+    file, number, code = own[-1]
+    return f"{_name(node)} ({Path(file).name}, line {number}: {code.strip()[:80]})"
 
 
 def _short(target: str) -> str:

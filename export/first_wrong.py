@@ -131,7 +131,8 @@ def first_wrong(
         except (MobileBilayerError, RuntimeError, ValueError):  # XNNPACK does not run an int8 program whose layers are outputs
             return f"{right}Layer by layer {title} can't be looked at, as it does not run with its layers as outputs."
         if found:
-            return f"{right}Of {title} {found}"
+            lowering = " So it is the lowering, which no calibration mends: see export/README.md." if right else ""
+            return f"{right}Of {title} {found}{lowering}"
         right += f"Layer by layer {title} is right. "
     return f"{right}So the fault is where layers are joined, or it adds up over them."
 

@@ -625,7 +625,7 @@ def pose(
 ) -> None:
     """Whether it shakes, and whether faces stay their own: jitter, identity, eyes and lips, in both modes."""
     from mobile_bilayer.capture.images import write_image
-    from mobile_bilayer.runtime.bundle import Bundle
+    from mobile_bilayer.runtime.bundle import Bundle, bundle_title
 
     with _extra("evaluation"):
         from mobile_bilayer.evaluation.pose import POSE_METRICS, evaluate_pose, load_drivers, load_sources
@@ -652,7 +652,7 @@ def pose(
             markup=False,
         )
     if json is not None:
-        result.save(json, f"{opened.manifest.name}, {opened.manifest.student}")
+        result.save(json, bundle_title(Path(opened.where)))
         out.print(str(json), soft_wrap=True)
     if sheet is not None:
         write_image(sheet, result.sheet)
@@ -882,7 +882,7 @@ def _print_inspection(found: Inspection) -> None:
     facts = table(f"{clean(found.path)}: {found.kind}", "", "")
     facts.show_header = False
     for name, value in found.facts.items():
-        facts.add_row(name.replace("_", " "), clean(f"{value:,}" if name == "bytes" else value))
+        facts.add_row(name.replace("_", " "), clean(f"{value:,}" if name == "bytes" else value[:16] if name == "sha256" else value))
     out.print(facts)
     for method in found.methods:
         show_values(method.name, {"in": method.inputs, "out": method.outputs})

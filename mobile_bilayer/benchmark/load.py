@@ -25,7 +25,11 @@ def cold_ms(path: Path, threads: int) -> float:
     """The same in a fresh process; the files are in the system's memory by then, as they were just read."""
     call = [sys.executable, "-m", "mobile_bilayer.benchmark.load", str(path), str(threads)]
     try:
-        return float(subprocess.run(call, capture_output=True, text=True, timeout=LONGEST_S).stdout)
+        ended = subprocess.run(call, capture_output=True, text=True, timeout=LONGEST_S)
+        if ended.returncode:
+            last = (ended.stderr.strip() or f"it ended with {ended.returncode}").splitlines()[-1][:300]
+            raise ValueError(last)
+        return float(ended.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise MobileBilayerError(
             f"{path} can't be loaded in a process of its own ({error}). Run `mobile-bilayer inspect` on it."

@@ -30,7 +30,7 @@ from mobile_bilayer.pose.head import network_points
 from mobile_bilayer.pose.track import TRACK_SUFFIXES, Track
 from mobile_bilayer.runtime.animate import Follower
 from mobile_bilayer.runtime.avatar import Avatar
-from mobile_bilayer.runtime.bundle import Bundle, bundle_mib, bundle_sha256, shipped_bundle
+from mobile_bilayer.runtime.bundle import Bundle, bundle_mib, bundle_sha256, bundle_title, shipped_bundle
 from mobile_bilayer.runtime.executorch_file import runtime_version, without_overload
 from mobile_bilayer.runtime.inspection import inspect
 from mobile_bilayer.runtime.manifest import CORE_ML
@@ -252,6 +252,7 @@ def run_benchmark(
             raise MobileBilayerError(
                 f"{path} is made for Core ML, whose operators Xcode's performance report times. Leave --profile out."
             )
+        _ = opened.program  # what does not run here says why, before a process of its own fails
         how_close = None if fidelity is None else read_fidelity(fidelity, opened)
         driver = open_driver(driving)
         stack.callback(driver.close)
@@ -430,8 +431,7 @@ def read_fidelity(path: Path, bundle: Bundle) -> Fidelity:
         "`mobile-bilayer evaluate fidelity prepared-eval/ --student BUNDLE --teacher WEIGHTS --json FILE` writes one."
     )
     check_input(path, "report of fidelity")
-    about = bundle.manifest
-    made_by = f"{about.name}, {about.student}"
+    made_by = bundle_title(Path(bundle.where))
     try:
         report = json.loads(path.read_bytes())
         rows, pairs, people = report["methods"], int(report["pairs"]), int(report["people"])

@@ -17,6 +17,7 @@ from rich.text import Text
 from mobile_bilayer.benchmark.result import STAGES, Result
 from mobile_bilayer.capture.images import check_output, written_aside
 from mobile_bilayer.errors import MobileBilayerError
+from mobile_bilayer.paths import shortest_ends
 
 NONE = "–"
 WORDS = {"frame": "whole frame"}
@@ -29,12 +30,10 @@ def load_results(paths: Sequence[Path]) -> Named:
     """Results by the shortest ends of their paths that tell them apart."""
     if not paths:
         raise MobileBilayerError("No result was named. `mobile-bilayer benchmark run -o FILE` writes one.")
-    whole = [path.resolve() for path in paths]
-    if len(set(whole)) < len(whole):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise MobileBilayerError("A result was named twice. Name each one once.")
     loaded = [Result.load_file(path) for path in paths]
-    depth = next(k for k in range(1, 1000) if len({path.parts[-k:] for path in whole}) == len(whole))
-    return {str(Path(*path.parts[-depth:])): result for path, result in zip(whole, loaded, strict=True)}
+    return dict(zip(shortest_ends(paths), loaded, strict=True))
 
 
 # What is compared: words, value, digits. In the order of the table.
@@ -175,11 +174,20 @@ def _comparison(results: Named) -> Table:
     return table
 
 
-def _operators(name: str, result: Result, most: int = 12) -> Table:
+OPERATOR_COLUMNS = ("ms a frame", "share")
+
+
+def operators(result: Result, most: int = 12) -> list[list[str]]:
+    """The costliest: what it is, and its columns."""
     total = sum(result.operators_ms.values())
-    table = _table(f"{name}: operators", "ms a frame", "share")
-    for kind, ms in list(result.operators_ms.items())[:most]:
-        table.add_row(_clean(kind), f"{ms:.3f}", f"{ms / total:.1%}" if total else NONE)
+    listed = list(result.operators_ms.items())[:most]
+    return [[kind, f"{ms:.3f}", f"{ms / total:.1%}" if total else NONE] for kind, ms in listed]
+
+
+def _operators(name: str, result: Result) -> Table:
+    table = _table(f"{name}: operators", *OPERATOR_COLUMNS)
+    for kind, *values in operators(result):
+        table.add_row(_clean(kind), *values)
     return table
 
 
@@ -284,6 +292,12 @@ def write_html(results: Named, path: Path) -> None:
     ]
     if len(listed) > 1:
         parts.append('<p class="soft">In brackets: ratios to the first.</p>')
+    for name, result in results.items():
+        if result.operators_ms:
+            parts += [
+                f"<h2>Operators: {html.escape(name)}</h2>",
+                _html_table(["", *OPERATOR_COLUMNS], operators(result)),
+            ]
     for name, result in results.items():
         if result.not_measured:
             missing = [[place, reason] for place, reason in result.not_measured.items()]

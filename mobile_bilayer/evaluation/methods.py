@@ -14,12 +14,14 @@ from torch import Tensor
 from mobile_bilayer.background import fill_behind
 from mobile_bilayer.compositing import Layers, composite
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.runtime.bundle import Bundle
+from mobile_bilayer.paths import shortest_ends
+from mobile_bilayer.runtime.bundle import Bundle, bundle_title, shipped_bundle
 from mobile_bilayer.student.network import Student, landmark_warp, size_of
 from mobile_bilayer.student.weights import load_student
 from mobile_bilayer.teacher import load_teacher
 from mobile_bilayer.teacher.landmark import LandmarkTeacher
 
+WEIGHTS = ".safetensors"  # what student weights end in; all else is a bundle
 Method = Callable[[dict[str, Tensor]], Tensor]
 """One source and N driving frames in, frames (N, 3, 256, 256) in [-1, 1] out.
 
@@ -93,7 +95,8 @@ def open_students(paths: Sequence[Path | None]) -> list[Measured]:
     """
     if len({None if path is None else path.resolve() for path in paths}) < len(paths):
         raise MobileBilayerError("A student was given twice. Give each one once.")
-    opened = [_open_student(path) for path in paths]
+    ends = iter(shortest_ends([path for path in paths if path and path.suffix == WEIGHTS], least=2))
+    opened = [_open_student(path, next(ends) if path and path.suffix == WEIGHTS else "") for path in paths]
     names = _told_apart([student.name for student in opened], paths)
     return [Measured(name, student.method, student.made_by) for name, student in zip(names, opened, strict=True)]
 
@@ -109,37 +112,42 @@ def open_teacher(path: Path) -> Measured:
     return Measured("teacher", teacher_method(teacher), f"{path.name}, {facts.get('steps')} steps")
 
 
-def _open_student(path: Path | None) -> Measured:
-    if path is not None and path.suffix == ".safetensors":
+def _open_student(path: Path | None, end: str) -> Measured:
+    """end: of weights the end of their path, which no other weights share."""
+    if path is not None and path.suffix == WEIGHTS:
         student, facts = load_student(path)
-        return Measured(
-            f"{size_of(student.config) or path.stem} float",
-            student_method(student),
-            f"{Path(*path.parts[-2:])}, {facts.get('steps')} steps",
-        )
+        name = f"{size_of(student.config) or path.stem} float"
+        return Measured(name, student_method(student), f"{end}, {facts.get('steps')} steps")
+    path = path or shipped_bundle()
     bundle = Bundle.open(path)
     about = bundle.manifest
-    return Measured(f"{about.size} {about.precision}", student_method(bundle), f"{about.name}, {about.student}")
+    return Measured(f"{about.size} {about.precision}", student_method(bundle), bundle_title(path))
 
 
 def _told_apart(names: Sequence[str], paths: Sequence[Path | None]) -> list[str]:
-    """Names, and behind those that are there more than once the last part of each one's path that no two share."""
+    """Names, and behind those that are there more than once what differs in their paths.
+
+    That is the last part that no two of them share; or where there is none, the shortest ends that differ.
+    """
     out = list(names)
     for name in set(names):
         places = [i for i, other in enumerate(names) if other == name]
-        parts = [("shipped",) if (path := paths[i]) is None else path.resolve().with_suffix("").parts for i in places]
-        depth = max(map(len, parts))
-        # A shorter path has no such part: all of it is taken.
-        candidates = [[of[-k] if k <= len(of) else "/".join(of) for of in parts] for k in range(1, depth + 1)]
-        words = next(
-            words
-            for words in [*candidates, [str(k) for k in range(1, len(places) + 1)]]
-            if len(set(words)) == len(words)
-        )
-        if len(places) > 1:
-            for i, word in zip(places, words, strict=True):
-                out[i] = f"{name} {word}"
+        if len(places) == 1:
+            continue
+        # None, the shipped one, is a path of a word; a shorter path has fewer parts: all of it is taken.
+        short = [Path("shipped") if (path := paths[i]) is None else _without_suffix(path.resolve()) for i in places]
+        depth = max(len(path.parts) for path in short)
+        candidates = [[p.parts[-k] if k <= len(p.parts) else str(p) for p in short] for k in range(1, depth + 1)]
+        candidates += [["/".join(p.parts[-k:]) for p in short] for k in range(2, depth + 1)]
+        words = next(words for words in candidates if len(set(words)) == len(words))
+        for i, word in zip(places, words, strict=True):
+            out[i] = f"{name} {word}"
     return out
+
+
+def _without_suffix(path: Path) -> Path:
+    """A folder may be called S-0.5: only what all weights end in says nothing."""
+    return path.with_suffix("") if path.suffix == WEIGHTS else path
 
 
 def _behind(image: Tensor, alpha: np.ndarray) -> Tensor:

@@ -50,6 +50,12 @@ def bundle_sha256(path: Path) -> str:
     return hashlib.sha256(bundle_reader(path)("manifest.json")).hexdigest()
 
 
+def bundle_title(path: Path) -> str:
+    """Its name, and the beginning of its hash: what tells two bundles of one name apart, and a bundle from its re-export."""
+    text = bundle_reader(path)("manifest.json")
+    return f"{Manifest.from_json(text, str(path)).name}, {hashlib.sha256(text).hexdigest()[:12]}"
+
+
 def bundle_mib(path: Path) -> float:
     """All of its files."""
     read = bundle_reader(path)

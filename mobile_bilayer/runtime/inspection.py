@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,7 +18,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.runtime.avatar import FORMAT as AVATAR_FORMAT
 from mobile_bilayer.runtime.avatar import TENSORS as AVATAR_TENSORS
 from mobile_bilayer.runtime.avatar import VERSION as AVATAR_VERSION
-from mobile_bilayer.runtime.bundle import LARGEST_FILE, REQUIRED, bundle_reader, check_points
+from mobile_bilayer.runtime.bundle import LARGEST_FILE, REQUIRED, bundle_reader, bundle_sha256, check_points
 from mobile_bilayer.runtime.executorch_file import (
     DELEGATES,
     FileMethod,
@@ -100,6 +101,11 @@ def inspect(path: Path | str) -> Inspection:
         return _program(path)
     if path.suffix == ".avatar":
         return _avatar(path)
+    if path.is_file() and path.suffix != ".zip" and not is_zipfile(path):
+        raise MobileBilayerError(
+            f"{path} is none of what can be inspected: a bundle (a folder or a zip), NAME.pte, NAME.mlpackage or NAME.avatar. "
+            "Of weights `mobile-bilayer export` makes a bundle."
+        )
     return _bundle(path)
 
 
@@ -108,6 +114,7 @@ def _bundle(path: Path) -> Inspection:
     text = read("manifest.json")
     manifest = Manifest.from_json(text, str(path))
     found = Inspection(str(path), "bundle", _facts(manifest, json.loads(text)["format_version"]))
+    found.facts["sha256"] = bundle_sha256(path)
     contents = {}
     for name, wanted in manifest.sha256.items():
         try:

@@ -24,7 +24,7 @@ from mobile_bilayer.benchmark.load import cold_ms
 from mobile_bilayer.benchmark.profile import OUTSIDE
 from mobile_bilayer.benchmark.result import Result, schema
 from mobile_bilayer.benchmark.run import CameraClock, Costs, Pipeline, Setting, read_fidelity, run_benchmark
-from mobile_bilayer.runtime.bundle import Bundle, shipped_bundle
+from mobile_bilayer.runtime.bundle import Bundle, bundle_title, shipped_bundle
 from mobile_bilayer.runtime.core_ml_program import DEVICES, count_devices
 from mobile_bilayer.samples import sample_photo, sample_track
 
@@ -373,17 +373,32 @@ def test_without_energy_counters_it_says_so(tmp_path):
     assert meter.joules() is None and "no energy counters" in meter.reason
 
 
+def test_a_bundle_that_does_not_run_here_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    phones = shutil.copytree(shipped_bundle(), tmp_path / "phones")
+    about = json.loads((phones / "manifest.json").read_text("utf-8")) | {"backend": "vulkan"}
+    (phones / "manifest.json").write_text(json.dumps(about), "utf-8")
+    monkeypatch.setattr(run, "cold_ms", lambda *_: pytest.fail("a process was started in vain"))
+    with pytest.raises(
+        MobileBilayerError, match=r"phones is made for the backend 'vulkan'.*Here, run the student's bundle for xnnpack"
+    ):
+        run_benchmark(phones, SHORT)
+
+
+def test_a_load_that_fails_in_a_process_of_its_own_says_why(tmp_path):
+    with pytest.raises(MobileBilayerError, match=r"in a process of its own \(.*none does not exist"):
+        cold_ms(tmp_path / "none", 1)
+
+
 @pytest.fixture
 def report(tmp_path):
     """What `evaluate fidelity --json` writes, as far as it is read."""
-    about = Bundle.open().manifest
 
     def row(made_by: str, lpips: float | None) -> dict:
         return {"made_by": made_by, "lost": 0, "lpips": {"mean": lpips, "low": 0.0, "high": 1.0}}
 
     rows = {
         "static photo": row("", 0.1),
-        "S int8": row(f"{about.name}, {about.student}", 0.08),
+        "S int8": row(bundle_title(shipped_bundle()), 0.08),
         "teacher": row("teacher, 9 steps", 0.083),
     }
     path = tmp_path / "fidelity.json"
@@ -399,6 +414,16 @@ def test_fidelity_is_the_row_of_this_bundle_beside_the_teachers(report):
     found = read_fidelity(report(), Bundle.open())
     assert (found.method, found.pairs, found.people) == ("S int8", 108, 21)
     assert found.student == {"lpips": 0.08} and found.teacher == {"lpips": 0.083}
+
+
+def test_another_bundle_of_the_same_name_and_student_is_not_taken_for_this_one(report, tmp_path):
+    """As one of them in another precision."""
+    other = shutil.copytree(shipped_bundle(), tmp_path / "other")
+    (other / "manifest.json").write_text((other / "manifest.json").read_text("utf-8") + "\n", "utf-8")
+    with pytest.raises(
+        MobileBilayerError, match=r"has no row of the bundle student-S-256-int8-xnnpack, \w{12}, but of "
+    ):
+        read_fidelity(report(), Bundle.open(other))
 
 
 @pytest.mark.parametrize(

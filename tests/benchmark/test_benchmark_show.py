@@ -76,6 +76,15 @@ def test_BE3_frames_over_time_become_a_picture_and_a_page_that_asks_no_network(s
     assert "It slows down" in page and "sustained" in page
 
 
+def test_a_profile_is_in_the_page_as_it_is_in_the_terminal(show, result_file, tmp_path):
+    file = result_file("a.json", operators_ms={"Convolution <NHWC>": 3.0, "Add": 1.0})
+    code, out, _ = show(file, "--html", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert code == 0 and re.search(r"Convolution <NHWC> +3\.000 +75\.0%", out)
+    assert "<h2>Operators: a.json</h2>" in page
+    assert "<td>Convolution &lt;NHWC&gt;</td><td>3.000</td><td>75.0%</td>" in page
+
+
 def test_a_file_that_anybody_may_have_made_moves_no_cursor_and_makes_no_markup(show, result_file):
     _, out, _ = show(result_file("a.json", device="\x1b[2J[red]Phone[/red]", warnings=["\x1b]0;x\x07"]))
     assert "\x1b[2J" not in out and "\x1b]0" not in out and "[red]Phone[/red]" in out

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mobile_bilayer import Bundle
 from mobile_bilayer.dataset.pairs import NO_AUGMENTATION, load_clips, make_example, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.evaluation.methods import open_students, static_photo, student_method, warp_method
+from mobile_bilayer.runtime.bundle import bundle_sha256
 from mobile_bilayer.student.network import SIZES, Student
 from mobile_bilayer.student.weights import load_student, save_student
 
@@ -73,6 +75,48 @@ def test_what_has_one_name_is_told_apart_by_where_paths_differ(weights):
         "S float one",
         "S float two",
         "S int8 student-S-256-int8-xnnpack",
+    ]
+
+
+def test_where_no_part_of_the_paths_tells_all_apart_their_ends_do(weights):
+    files = [weights(f"runs/{place}.safetensors") for place in ("first/one", "first/two", "second/one")]
+    students = open_students(files)
+    assert [s.name for s in students] == ["S float first/one", "S float first/two", "S float second/one"]
+    files = [
+        weights(f"{day}/{run}/student.safetensors") for day in ("monday", "tuesday") for run in ("first", "second")
+    ]
+    made_by = [s.made_by for s in open_students(files)]
+    assert made_by == [
+        f"{day}/{run}/student.safetensors, 3 steps" for day in ("monday", "tuesday") for run in ("first", "second")
+    ]
+
+
+@pytest.fixture
+def bundle_at(tmp_path):
+    """bundle_at("a/my-bundle"): a copy of the shipped one, of another hash, its name as it was."""
+
+    def write(place: str) -> Path:
+        folder = shutil.copytree(ASSETS / "student-S-256-int8-xnnpack", tmp_path / place)
+        (folder / "manifest.json").write_text(
+            (folder / "manifest.json").read_text("utf-8") + "\n" * len(place), "utf-8"
+        )
+        return folder
+
+    return write
+
+
+def test_bundles_of_one_name_are_told_apart_by_folder_and_hash(bundle_at):
+    bundles = [bundle_at(place) for place in ("first/my-bundle", "the-second/my-bundle")]
+    students = open_students(bundles)
+    assert [s.name for s in students] == ["S int8 first", "S int8 the-second"]
+    assert [s.made_by for s in students] == [f"student-S-256-int8-xnnpack, {bundle_sha256(b)[:12]}" for b in bundles]
+    assert students[0].made_by != students[1].made_by
+
+
+def test_a_point_in_a_folders_name_is_part_of_it(bundle_at):
+    assert [s.name for s in open_students([bundle_at("S-0.5"), bundle_at("S-0.75")])] == [
+        "S int8 S-0.5",
+        "S int8 S-0.75",
     ]
 
 

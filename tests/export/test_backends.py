@@ -155,6 +155,32 @@ def test_EX1_an_operator_that_the_backend_does_not_take_is_named_at_export():
         lower_exported(graph_of(Warp()), BACKENDS["xnnpack"], "fp32")
 
 
+class Meant(torch.nn.Module):
+    """A mean that XNNPACK does not take, a layer of torch's own, and a whole number that makes another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.larger = torch.nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        x = self.larger(x) * 2
+        return (x.mean((1, 2)),)
+
+
+def test_all_that_is_refused_is_named_at_once_with_the_line_that_asks_for_it():
+    """Else whoever brings a network waits minutes for each."""
+    graphs = {"encode_avatar": graph_of(Meant())["render_layers"], **graph_of(Warp())}
+    with pytest.raises(MobileBilayerError) as told:
+        lower_exported(graphs, BACKENDS["xnnpack"], "fp32")
+    first, second = str(told.value).split("; ", 1)
+    assert first.startswith("encode_avatar: XNNPACK does not take ") and second.startswith("render_layers: XNNPACK does not take ")
+    assert re.search(r"aten\.mean\.dim \(test_backends\.py, line \d+: return \(x\.mean\(\(1, 2\)\),\)\)", first)
+    for name in ("upsample_nearest2d", "_to_dim_order_copy"):
+        assert re.search(rf"{name}\S* \(test_backends\.py, line \d+: x = self\.larger\(x\) \* 2\)", first)
+    assert re.search(r"aten\.grid_sampler_2d\.default \(test_backends\.py, line \d+: return \(torch\.nn", second)
+    assert second.endswith("export/README.md says how.")
+
+
 def test_a_fault_a_norm_left_in_training_mode_does_not_become_an_xnnpack_program():
     with pytest.raises(MobileBilayerError, match=r"XNNPACK (does not take .*norm|can't be lowered for)"):
         lower_exported(graph_of(Normed()), BACKENDS["xnnpack"], "fp32")
@@ -202,10 +228,14 @@ def test_a_file_that_is_not_what_its_manifest_says_is_refused(method, spec, dele
 
 def test_what_a_converter_raises_is_an_error_for_people(monkeypatch):
     def broken(*_):
-        raise KeyError("mystery\nand a page of graph")
+        try:
+            raise AssertionError("this node is no picture")
+        except AssertionError as error:  # as ExecuTorch's passes do
+            raise KeyError("mystery\nand a page of graph") from error
 
     monkeypatch.setitem(BACKENDS, "xnnpack", replace(BACKENDS["xnnpack"], to_edge=broken))
-    with pytest.raises(MobileBilayerError, match="XNNPACK can't be lowered for: KeyError: 'mystery") as told:
+    words = "XNNPACK can't be lowered for: KeyError: 'mystery.*, from AssertionError: this node is no picture. Rewrite"
+    with pytest.raises(MobileBilayerError, match=words) as told:
         lower_exported({}, BACKENDS["xnnpack"], "fp32")
     assert "\n" not in str(told.value)
 

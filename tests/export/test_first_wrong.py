@@ -46,7 +46,7 @@ def test_a_fault_in_the_graph_is_found_at_its_layer(foreign, monkeypatch):
     monkeypatch.setattr(module, "export_for", lambda about, student, *rest: real(about, planted(student), *rest))
     sentence = told(foreign, precision="int8")
     assert sentence.startswith("Of torch's graph, before it is lowered, render_layers first goes wrong in trunk.3 (ReLU): ")
-    assert "before it trunk.1 (ReLU) is " in sentence
+    assert "before it trunk.1 (ReLU) is " in sentence and "the lowering" not in sentence
 
 
 def test_a_fault_of_the_lowering_is_told_from_one_of_the_graph(foreign, monkeypatch):
@@ -57,10 +57,12 @@ def test_a_fault_of_the_lowering_is_told_from_one_of_the_graph(foreign, monkeypa
         return real(module.export_for(module.BACKENDS["xnnpack"], planted(student), foreign.inputs, "fp32"), *rest)
 
     monkeypatch.setattr(module, "lower_exported", faulty)
-    assert told(foreign).startswith(
+    sentence = told(foreign)
+    assert sentence.startswith(
         "Layer by layer torch's graph, before it is lowered, is right. Of the program for XNNPACK "
         "render_layers first goes wrong in trunk.3 (ReLU): "
     )
+    assert sentence.endswith(". So it is the lowering, which no calibration mends: see export/README.md.")
 
 
 def test_a_fault_of_the_conversion_to_core_ml_is_found_at_its_layer(foreign, monkeypatch):

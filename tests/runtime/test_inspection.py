@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from mobile_bilayer import Bundle, MobileBilayerError
 from mobile_bilayer.runtime import inspection
-from mobile_bilayer.runtime.bundle import shipped_bundle
+from mobile_bilayer.runtime.bundle import bundle_sha256, shipped_bundle
 from mobile_bilayer.runtime.inspection import inspect, to_json
 from mobile_bilayer.samples import sample_photo
 
@@ -51,6 +51,24 @@ def test_a_zip_of_a_bundle_is_told_as_its_folder(folder):
             archive.write(file, f"b/{file.name}")
     zipped, plain = inspect(path), inspect(folder)
     assert (zipped.facts, zipped.methods, zipped.files) == (plain.facts, plain.methods, plain.files)
+
+
+def test_a_bundle_is_told_by_the_hash_that_results_of_benchmarks_call_it_by(folder):
+    wanted = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert inspect(folder).facts["sha256"] == wanted == bundle_sha256(folder)
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "result.json", "manifest"])
+def test_what_is_no_kind_of_file_that_it_knows_is_told_what_is(tmp_path, name):
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(MobileBilayerError, match=rf"{name} is none of what can be inspected: .*Of weights `mobile-bilayer export` makes a bundle"):
+        inspect(tmp_path / name)
+
+
+def test_a_zip_that_was_cut_off_is_called_a_bundle_that_cannot_be_read(tmp_path):
+    (tmp_path / "my-bundle.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(MobileBilayerError, match="is no bundle: neither a folder nor a readable zip"):
+        inspect(tmp_path / "my-bundle.zip")
 
 
 def test_a_program_without_its_bundle_is_told(shipped, folder):
