@@ -196,7 +196,7 @@ def _picture() -> np.ndarray:
 
 def _search(width: int, height: int, levels: int) -> dict:
     plan = search_plan(width, height, levels)
-    return {"counts": [len(windows) for windows in plan], "windows": sum(plan, [])}
+    return {"counts": [len(windows) for windows in plan], "windows": [window for windows in plan for window in windows]}
 
 
 def _found(points: np.ndarray, quarters: int) -> dict:
