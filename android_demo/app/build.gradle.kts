@@ -26,6 +26,7 @@ android {
 
     buildTypes {
         release {
+            proguardFiles(getDefaultProguardFile("proguard-android-optimize.txt"), "proguard-rules.pro") // with isMinifyEnabled alone
             signingConfig = signingConfigs.getByName("debug") // a demo: measured as users would run it, published by nobody
         }
     }

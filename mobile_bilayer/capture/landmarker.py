@@ -82,27 +82,36 @@ def find_faces(landmarker: Landmarker, rgb: np.ndarray, levels: int = 0) -> list
     landmarker  in image mode. It finds faces of at least a tenth of what it sees, with some room around them
     levels      how often the tiles are halved, from half the picture's shorter side on
     """
-    faces = landmarker.faces(rgb)
-    if not faces:
-        pad = max(rgb.shape[:2]) // 3
-        faces = landmarker.faces(cv2.copyMakeBorder(rgb, pad, pad, pad, pad, cv2.BORDER_CONSTANT))
-        for points in faces:
-            points[:, :2] -= pad
-    side = min(rgb.shape[:2]) // 2
-    while not faces and levels and side >= _SMALLEST_TILE_PX:
+    for windows in search_plan(rgb.shape[1], rgb.shape[0], levels):
         found = []
-        for top in _starts(rgb.shape[0], side):
-            for left in _starts(rgb.shape[1], side):
-                for points in landmarker.faces(np.ascontiguousarray(rgb[top : top + side, left : left + side])):
-                    found.append(points + np.float32([left, top, 0]))
+        for left, top, width, height in windows:
+            seen = landmarker.faces(_cut(rgb, left, top, width, height))
+            found += [points + np.float32([left, top, 0]) for points in seen]
+        if len(windows) == 1:
+            if found:
+                return found
+            continue
         # A tile may cut a face, or see one in a pattern: what is one is one in the middle of its own window, too.
         for points in sorted(found, key=_area, reverse=True):
             window = Window.around(points)
             again = window.back(next(iter(landmarker.faces(window.cut(rgb))), None))
             if again is not None:
                 return [again]
+    return []
+
+
+def search_plan(width: int, height: int, levels: int) -> list[list[tuple[int, int, int, int]]]:
+    """Where to look for a face, one try after another: windows (left, top, width, height) of a picture of that size.
+
+    The whole picture, then it with a border, then tiles that overlap and are halved `levels` times.
+    """
+    pad = max(width, height) // 3
+    plan = [[(0, 0, width, height)], [(-pad, -pad, width + 2 * pad, height + 2 * pad)]]
+    side = min(width, height) // 2
+    while levels and side >= _SMALLEST_TILE_PX:
+        plan.append([(left, top, side, side) for top in _starts(height, side) for left in _starts(width, side)])
         side, levels = side // 2, levels - 1
-    return faces
+    return plan
 
 
 def _starts(length: int, side: int) -> list[int]:
@@ -165,13 +174,7 @@ class Window:
         return cls(x - half, y - half, 2 * half)
 
     def cut(self, rgb: np.ndarray) -> np.ndarray:
-        height, width = rgb.shape[:2]
-        right, bottom = self.left + self.side, self.top + self.side
-        inside = rgb[max(self.top, 0) : max(bottom, 0), max(self.left, 0) : max(right, 0)]
-        if not inside.size:
-            return np.zeros((self.side, self.side, 3), np.uint8)
-        border = [max(beyond, 0) for beyond in (-self.top, bottom - height, -self.left, right - width)]
-        return cv2.copyMakeBorder(inside, *border, cv2.BORDER_CONSTANT)
+        return _cut(rgb, self.left, self.top, self.side, self.side)
 
     def has_in_its_middle(self, points: np.ndarray) -> bool:
         """Whether the face is about as large as the one this is around, and less than a third of it away."""
@@ -182,6 +185,16 @@ class Window:
     def back(self, points: np.ndarray | None) -> np.ndarray | None:
         """Landmarks found in the cut, in pixels of the picture."""
         return None if points is None else points + np.float32([self.left, self.top, 0])
+
+
+def _cut(rgb: np.ndarray, left: int, top: int, width: int, height: int) -> np.ndarray:
+    """A part of a picture; where it reaches beyond the picture it is black."""
+    right, bottom = left + width, top + height
+    inside = rgb[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if not inside.size:
+        return np.zeros((height, width, 3), np.uint8)
+    border = [max(beyond, 0) for beyond in (-top, bottom - rgb.shape[0], -left, right - rgb.shape[1])]
+    return cv2.copyMakeBorder(inside, *border, cv2.BORDER_CONSTANT)
 
 
 class Landmarker:

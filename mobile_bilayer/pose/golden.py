@@ -16,6 +16,7 @@ import numpy as np
 
 from mobile_bilayer.background import change_background, fill_behind
 from mobile_bilayer.capture.images import written_aside
+from mobile_bilayer.capture.landmarker import Window, face_size, search_plan, turn_of
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose import neutral as n
 from mobile_bilayer.pose import retarget as r
@@ -120,6 +121,23 @@ def golden_vectors() -> dict[str, dict]:
             lambda keypoints: {"points": network_points(keypoints)},
             [{"keypoints": source[:, :2]}],
         ),
+        "search.json": _cases(
+            "search_plan",
+            "Where to look for a face in a picture of that size: windows (left, top, width, height), and how many each try has.",
+            _search,
+            [
+                {"width": 640, "height": 480, "levels": 3},
+                {"width": 239, "height": 1001, "levels": 3},
+                {"width": 1537, "height": 241, "levels": 3},
+                {"width": 1024, "height": 1600, "levels": 2},
+            ],
+        ),
+        "found_face.json": _cases(
+            "Window.around, face_size and turn_of a face (the n-th case of head.json), turned clockwise by quarters",
+            "The square to look at again (left, top, side), how large the face is, and by how many degrees it is turned.",
+            lambda driver, quarters: _found(frames[driver], quarters),
+            [{"driver": i, "quarters": quarters} for i in range(len(FRAMES)) for quarters in (i, i + 1)],
+        ),
         "cut.json": _cases(
             "Crop.cut",
             "A square of a picture (rows of RGB, 0 to 255): enlarged, made a little smaller, and much smaller.",
@@ -174,6 +192,18 @@ def _picture() -> np.ndarray:
     y, x, c = np.meshgrid(np.arange(28), np.arange(40), np.arange(3), indexing="ij")
     waves = 110 + 60 * np.sin(x / (2 + c)) + 50 * np.cos(y / (3 - c)) + 30 * ((x // 5 + y // 4) % 2)
     return np.clip(np.rint(waves), 0, 255).astype(np.uint8)
+
+
+def _search(width: int, height: int, levels: int) -> dict:
+    plan = search_plan(width, height, levels)
+    return {"counts": [len(windows) for windows in plan], "windows": [window for windows in plan for window in windows]}
+
+
+def _found(points: np.ndarray, quarters: int) -> dict:
+    for _ in range(quarters):
+        points = np.stack([-points[:, 1], points[:, 0]], 1)
+    window = Window.around(points)
+    return {"window": [window.left, window.top, window.side], "face_size": face_size(points), "turn": turn_of(points)}
 
 
 def _behind(x: float, y: float, radius: float) -> dict:

@@ -64,9 +64,6 @@ public final class LatestFrame<T: AnyObject>: @unchecked Sendable {  // the lock
         }
     }
 
-    /// Nothing waits any more. What the reader has stays its own.
-    public func clear() { locked { fresh = false } }
-
     private func takeInLock() -> T? {
         if !fresh { return nil }
         fresh = false

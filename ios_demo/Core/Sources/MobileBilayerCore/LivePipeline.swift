@@ -5,7 +5,8 @@ import Foundation
 ///
 ///     landmarks thread: see()  ->  network thread: step()  ->  Metal thread: show()
 ///
-/// Nothing is allocated for a frame. `pause`, `resume`, `restart` and `close` may come from any thread, at any time.
+/// Nothing is allocated for a frame. `pause`, `resume`, `restart` and `close` may come from any thread, at any time: a frame is asked
+/// whether it still counts at each of the three ends, and once more behind the network.
 public final class LivePipeline: @unchecked Sendable {  // each thread has its own; what they share is in slots or behind the lock
     private final class Seen {
         var landmarks = [Float](repeating: 0, count: 3 * landmarkCount)
@@ -26,9 +27,6 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
     // The network's thread only.
     private let follower: Follower
     private var renderer: Renderer?
-
-    // The Metal thread only.
-    private var shownNs = Int64.min
 
     // Behind the lock: what is asked comes with the time from which frames count.
     private let lock = NSLock()
@@ -123,17 +121,12 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
 
     /// The Metal thread: new layers, or nil to show again what is on the screen. They may be read until the next call.
     public func show() -> Layers? {
-        guard let layers = drawn.take(), clock.isCurrent(layers.capturedNs), layers.capturedNs > shownNs else { return nil }
-        shownNs = layers.capturedNs
+        guard let layers = drawn.take(), clock.isCurrent(layers.capturedNs) else { return nil }
         return layers
     }
 
     /// The app left the screen: no frame counts until `resume`.
-    public func pause() {
-        clock.pause()
-        seen.clear()
-        drawn.clear()
-    }
+    public func pause() { clock.pause() }
 
     /// Go on with what is neutral; only frames taken from then on count.
     public func resume(nowNs: Int64 = nowNs()) {
@@ -149,8 +142,6 @@ public final class LivePipeline: @unchecked Sendable {  // each thread has its o
             asked = .restart
             clock.restart(nowNs)
         }
-        seen.clear()
-        drawn.clear()
     }
 
     /// No frame is begun any more; waits for the one in the network, and closes it.

@@ -10,7 +10,8 @@ final class GoldenTest: XCTestCase {
     func test_every_golden_file_has_a_test_here() throws {
         let tested: Set<String> = [
             "constants.json", "head_crop.json", "head.json", "stabilizer.json", "neutral.json", "lost_face.json", "retarget.json",
-            "ratios.json", "network_points.json", "cut.json", "background.json",
+            "ratios.json", "network_points.json", "cut.json", "background.json", "search.json",
+            "found_face.json",
         ]
         let files = try FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("golden").path)
         XCTAssertEqual(Set(files.filter { $0.hasSuffix(".json") }), tested)

@@ -9,4 +9,10 @@ public final class PreviewView extends FrameLayout {
     public PreviewView(Context context) { super(context); }
 
     public Preview.SurfaceProvider getSurfaceProvider() { throw new RuntimeException(); }
+
+    public ImplementationMode getImplementationMode() { throw new RuntimeException(); }
+
+    public void setImplementationMode(ImplementationMode implementationMode) { throw new RuntimeException(); }
+
+    public enum ImplementationMode { PERFORMANCE, COMPATIBLE }
 }

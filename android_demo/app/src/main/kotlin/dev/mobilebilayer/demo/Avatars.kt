@@ -4,6 +4,9 @@ import android.content.Context
 import android.net.Uri
 import dev.mobilebilayer.core.Avatar
 import dev.mobilebilayer.core.MobileBilayerError
+import dev.mobilebilayer.core.SMALLEST_FACE_PX
+import dev.mobilebilayer.core.faceSize
+import dev.mobilebilayer.core.turnOf
 import java.io.ByteArrayOutputStream
 import java.io.File
 import java.text.SimpleDateFormat
@@ -49,6 +52,10 @@ object Avatars {
     fun make(context: Context, photo: Uri): String {
         val bitmap = readPhoto(context, photo)
         val landmarks = FaceTracker.find(context, bitmap) ?: throw MobileBilayerError(context.getString(R.string.photo_without_face))
+        if (turnOf(landmarks) != 0) throw MobileBilayerError(context.getString(R.string.photo_turned))
+        if (faceSize(landmarks) < SMALLEST_FACE_PX) {
+            throw MobileBilayerError(context.getString(R.string.photo_too_small, faceSize(landmarks), SMALLEST_FACE_PX))
+        }
         val avatar = Models.network(context).use { Models.choice(context).bundle.avatar(rgbOf(bitmap), landmarks, it) }
         return keep(context, newName("photo"), avatar.save())
     }

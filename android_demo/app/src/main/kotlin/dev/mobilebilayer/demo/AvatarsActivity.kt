@@ -87,7 +87,7 @@ class AvatarsActivity : ComponentActivity() {
             act,
             then = { result ->
                 done()
-                then(result)
+                if (!isDestroyed) then(result)
             },
             failed = done,
         )

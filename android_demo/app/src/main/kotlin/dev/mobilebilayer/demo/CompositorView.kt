@@ -45,19 +45,17 @@ class CompositorView(context: Context, attributes: AttributeSet? = null) : GLSur
     fun measure() = queueEvent { renderer.waits = true }
 }
 
-/** Colours of 8 bits that a video encoder takes too. */
+/** Colours of 8 bits that a video encoder takes too; where there are none, the screen alone. */
 private class RecordableConfig(private val context: Context) : GLSurfaceView.EGLConfigChooser {
     override fun chooseConfig(egl: EGL10, display: EGLDisplay): EGLConfig {
-        val wanted = intArrayOf(
-            EGL10.EGL_RED_SIZE, 8, EGL10.EGL_GREEN_SIZE, 8, EGL10.EGL_BLUE_SIZE, 8, EGL10.EGL_RENDERABLE_TYPE, ES3, RECORDABLE, 1,
-            EGL10.EGL_NONE,
-        )
+        val colours = intArrayOf(EGL10.EGL_RED_SIZE, 8, EGL10.EGL_GREEN_SIZE, 8, EGL10.EGL_BLUE_SIZE, 8, EGL10.EGL_RENDERABLE_TYPE, ES3)
         val configs = arrayOfNulls<EGLConfig>(1)
         val count = IntArray(1)
-        if (!egl.eglChooseConfig(display, wanted, configs, 1, count) || count[0] < 1) {
-            throw MobileBilayerError(context.getString(R.string.graphics_refuse, "EGL_RECORDABLE_ANDROID"))
+        for (more in listOf(intArrayOf(RECORDABLE, 1), intArrayOf())) {
+            val wanted = colours + more + EGL10.EGL_NONE
+            if (egl.eglChooseConfig(display, wanted, configs, 1, count) && count[0] > 0) return configs[0]!!
         }
-        return configs[0]!!
+        throw MobileBilayerError(context.getString(R.string.graphics_refuse, "EGL_OPENGL_ES3_BIT"))
     }
 
     private companion object {

@@ -2,21 +2,26 @@ package dev.mobilebilayer.demo
 
 import android.content.Context
 import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.graphics.Color
 import com.google.mediapipe.framework.image.BitmapImageBuilder
 import com.google.mediapipe.tasks.components.containers.NormalizedLandmark
 import com.google.mediapipe.tasks.core.BaseOptions
 import com.google.mediapipe.tasks.vision.core.RunningMode
 import com.google.mediapipe.tasks.vision.facelandmarker.FaceLandmarker
 import com.google.mediapipe.tasks.vision.facelandmarker.FaceLandmarkerResult
+import dev.mobilebilayer.core.FaceWindow
 import dev.mobilebilayer.core.LANDMARKS
 import dev.mobilebilayer.core.MobileBilayerError
 import dev.mobilebilayer.core.RgbaImage
+import dev.mobilebilayer.core.findFace
 import dev.mobilebilayer.core.inPixels
 import java.nio.ByteBuffer
 import java.util.concurrent.Semaphore
 import java.util.concurrent.TimeUnit
 
 private const val MODEL = "face_landmarker.task"
+private const val FACES = 4 // in a photo, the largest of which counts
 
 /**
  * MediaPipe's face landmarker on a live stream: pictures in by [look], on the camera's thread, and landmarks out on MediaPipe's own.
@@ -46,6 +51,7 @@ class FaceTracker(
 
     private val landmarker = landmarker(context) { options ->
         options.setRunningMode(RunningMode.LIVE_STREAM)
+            .setNumFaces(1)
             .setResultListener { result, _ -> found(result) }
             .setErrorListener { error ->
                 onError(MobileBilayerError(context.getString(R.string.landmarks_failed, error.message), error))
@@ -96,12 +102,33 @@ class FaceTracker(
     }
 
     companion object {
-        /** Landmarks, 478 x 3 in pixels, of the face in a photo, or null. Takes some tenths of a second. */
+        /**
+         * Landmarks, 478 x 3 in pixels, of the largest face in a photo, or null; where a face is hard to find, as core's [findFace] does.
+         * Takes some tenths of a second, seconds where there is none.
+         */
         fun find(context: Context, photo: Bitmap): FloatArray? =
-            landmarker(context) { it.setRunningMode(RunningMode.IMAGE) }.use { landmarker ->
-                val face = landmarker.detect(BitmapImageBuilder(photo).build()).faceLandmarks().firstOrNull()
-                face?.let { points(context, it, photo.width, photo.height, FloatArray(3 * LANDMARKS)) }
+            landmarker(context) { it.setRunningMode(RunningMode.IMAGE).setNumFaces(FACES) }.use { landmarker ->
+                findFace(photo.width, photo.height) { window ->
+                    val part = cut(photo, window)
+                    try {
+                        landmarker.detect(BitmapImageBuilder(part).build()).faceLandmarks()
+                            .map { points(context, it, part.width, part.height, FloatArray(3 * LANDMARKS)) }
+                    } catch (error: RuntimeException) {
+                        throw MobileBilayerError(context.getString(R.string.landmarks_failed, error.message), error)
+                    } finally {
+                        if (part !== photo) part.recycle()
+                    }
+                }
             }
+
+        private fun cut(photo: Bitmap, window: FaceWindow): Bitmap {
+            if (window.width == photo.width && window.height == photo.height) return photo
+            val part = Bitmap.createBitmap(window.width, window.height, Bitmap.Config.ARGB_8888)
+            val canvas = Canvas(part)
+            canvas.drawColor(Color.BLACK)
+            canvas.drawBitmap(photo, -window.left.toFloat(), -window.top.toFloat(), null)
+            return part
+        }
 
         private fun points(context: Context, face: List<NormalizedLandmark>, width: Int, height: Int, out: FloatArray): FloatArray {
             if (face.size != LANDMARKS) {
@@ -121,7 +148,6 @@ class FaceTracker(
         ): FaceLandmarker = try {
             val options = FaceLandmarker.FaceLandmarkerOptions.builder()
                 .setBaseOptions(BaseOptions.builder().setModelAssetPath(MODEL).build())
-                .setNumFaces(1)
             with(options)
             FaceLandmarker.createFromOptions(context, options.build())
         } catch (error: RuntimeException) {

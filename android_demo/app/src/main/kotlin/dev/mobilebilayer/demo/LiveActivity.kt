@@ -37,10 +37,11 @@ class LiveActivity : ComponentActivity() {
     private var session: LiveSession? = null
     private var started = false
     private var starts = 0
-    private var recording = false
+    private var recorder: Recorder? = null
     private var asked = false // once a screen is enough
     private var rotation = Surface.ROTATION_0
     private var shownFrames = 0
+    private var begunNs = 0L
 
     /** Whether the avatar is there; for tests. */
     val isLive: Boolean get() = session != null
@@ -72,9 +73,10 @@ class LiveActivity : ComponentActivity() {
         record = findViewById(R.id.record) as Button
         view.onError = ::tell
         val small = PreviewView(this)
+        small.implementationMode = PreviewView.ImplementationMode.COMPATIBLE // which of two SurfaceViews is above is not defined
         (findViewById(R.id.camera_view) as ViewGroup).addView(small)
         camera = CameraSource(this, small, ::tell)
-        record.setOnClickListener { if (recording) stopRecording() else startRecording() }
+        record.setOnClickListener { if (recorder != null) stopRecording() else startRecording() }
         (findViewById(R.id.avatars) as View).setOnClickListener { startActivity(Intent(this, AvatarsActivity::class.java)) }
         (findViewById(R.id.benchmark) as View).setOnClickListener { startActivity(Intent(this, BenchmarkActivity::class.java)) }
         (findViewById(R.id.other_camera) as View).setOnClickListener { otherCamera() }
@@ -93,6 +95,7 @@ class LiveActivity : ComponentActivity() {
         work(
             act = { LiveSession(applicationContext, Avatars.load(this, name), view::requestRender, ::tell) },
             then = { made -> if (started && start == starts) begin(made) else release(made) },
+            failed = { message.text = "" },
         )
     }
 
@@ -102,6 +105,7 @@ class LiveActivity : ComponentActivity() {
         view.show(made, camera.facing == Facing.FRONT)
         record.isEnabled = true
         shownFrames = 0
+        begunNs = System.nanoTime()
         every.run()
     }
 
@@ -112,7 +116,7 @@ class LiveActivity : ComponentActivity() {
     }
 
     override fun onPause() {
-        if (recording) stopRecording()
+        stopRecording()
         session?.pipeline?.pause()
         view.onPause()
         super.onPause()
@@ -145,6 +149,8 @@ class LiveActivity : ComponentActivity() {
             session.pacer.heat = Heat.now(this@LiveActivity)
             val most = FramePacer.mostFps(session.pacer.heat)
             message.text = when {
+                !mayUseCamera() -> getString(R.string.camera_refused)
+                System.nanoTime() - maxOf(session.latestFrameNs, begunNs) > SILENT_NS -> getString(R.string.camera_silent)
                 most != null -> getString(R.string.hot, FramePacer.name(session.pacer.heat), most)
                 session.frames == 0 -> getString(R.string.look_here)
                 session.lost -> getString(R.string.face_lost)
@@ -214,25 +220,34 @@ class LiveActivity : ComponentActivity() {
 
     private fun startRecording() {
         val file = File(cacheDir, "shared/${Avatars.current(this)}.mp4").also { it.parentFile?.mkdirs() }
-        val recorder = try {
+        lateinit var made: Recorder
+        made = try {
             Recorder(
                 file,
                 onDone = { video ->
+                    runOnUiThread {
+                        stopRecording(made)
+                        if (video != null) share(video, "video/mp4", R.string.share_video)
+                    }
                     if (video == null) tell(MobileBilayerError(getString(R.string.nothing_recorded)))
-                    else runOnUiThread { share(video, "video/mp4", R.string.share_video) }
                 },
-                onError = { error -> tell(recordingFailed(error)) },
+                onError = { error ->
+                    runOnUiThread { stopRecording(made) }
+                    tell(recordingFailed(error))
+                },
             )
         } catch (error: Exception) {
             return tell(recordingFailed(error))
         }
-        recording = true
+        recorder = made
         record.setText(R.string.stop_recording)
-        view.record(recorder)
+        view.record(made)
     }
 
-    private fun stopRecording() {
-        recording = false
+    /** Stop [which], if it is the one that records: it may have ended by itself. */
+    private fun stopRecording(which: Recorder? = recorder) {
+        if (which == null || which !== recorder) return
+        recorder = null
         record.setText(R.string.record)
         view.record(null)
     }
@@ -246,5 +261,6 @@ class LiveActivity : ComponentActivity() {
 
     private companion object {
         const val EVERY_MS = 500L
+        const val SILENT_NS = 3_000_000_000L
     }
 }

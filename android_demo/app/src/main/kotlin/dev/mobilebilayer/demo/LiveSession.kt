@@ -57,6 +57,11 @@ class LiveSession(
     /** Of frames on the screen, since [measure]; for the GL thread, and others once all is closed. */
     val rate = FrameRate()
 
+    /** When the camera's latest frame came; long ago where another app has the camera. */
+    @Volatile
+    var latestFrameNs = 0L
+        private set
+
     /** Frames that reached the screen. */
     @Volatile
     var frames = 0
@@ -100,8 +105,9 @@ class LiveSession(
      */
     fun frame(image: YuvImage, rotation: Int, capturedNs: Long, converted: () -> Unit = {}) {
         val picture = try {
-            if (closed || !pacer.admit(capturedNs)) return
             val began = System.nanoTime()
+            latestFrameNs = began
+            if (closed || !pacer.admit(capturedNs)) return
             converter.toRgba(image, rotation).also { camera.add((System.nanoTime() - began) / 1e6) }
         } finally {
             converted()

@@ -9,6 +9,7 @@ import android.net.Uri
 import dev.mobilebilayer.core.MobileBilayerError
 import dev.mobilebilayer.core.RgbImage
 import java.io.File
+import java.io.IOException
 
 private const val LARGEST_PX = 2048 // a face in it is large enough for 256 pixels, and memory is not
 
@@ -33,6 +34,10 @@ fun readPhoto(context: Context, uri: Uri): Bitmap {
         val stored = BitmapFactory.decodeFile(copy.path, options) ?: throw MobileBilayerError(context.getString(R.string.photo_unreadable))
         val turn = upright(ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1))
         return Bitmap.createBitmap(stored, 0, 0, stored.width, stored.height, turn, true)
+    } catch (error: IOException) {
+        throw MobileBilayerError(context.getString(R.string.photo_unreadable), error)
+    } catch (error: SecurityException) { // who gave the photo took it back
+        throw MobileBilayerError(context.getString(R.string.photo_unreadable), error)
     } finally {
         copy.delete()
     }

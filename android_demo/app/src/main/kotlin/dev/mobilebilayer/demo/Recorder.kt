@@ -16,7 +16,8 @@ import kotlin.concurrent.thread
  * Records what the GL thread draws as an MP4 (H.264, no sound) that says in its metadata that it is AI-generated.
  *
  * [frame] and [finish] are for the GL thread; a thread of its own takes what the encoder gives. [onDone] is told on that thread of the
- * whole video, or of null when there was no frame; until then there is only a file beside it.
+ * whole video, or of null when there was no frame; until then there is only a file beside it. Or [onError] is told, once, and no frame
+ * is taken any more.
  */
 class Recorder(
     private val file: File,
@@ -25,7 +26,7 @@ class Recorder(
 ) {
     private val aside = File(file.path + ".part")
     private val codec = MediaCodec.createEncoderByType(TYPE)
-    private val input = run {
+    private val input = try {
         val format = MediaFormat.createVideoFormat(TYPE, SIDE_PX, SIDE_PX)
         format.setInteger(MediaFormat.KEY_COLOR_FORMAT, MediaCodecInfo.CodecCapabilities.COLOR_FormatSurface)
         format.setInteger(MediaFormat.KEY_BIT_RATE, 4_000_000)
@@ -33,10 +34,18 @@ class Recorder(
         format.setInteger(MediaFormat.KEY_I_FRAME_INTERVAL, 1)
         codec.configure(format, null, null, MediaCodec.CONFIGURE_FLAG_ENCODE)
         codec.createInputSurface().also { codec.start() }
+    } catch (error: Exception) {
+        codec.release() // phones have few
+        throw error
     }
+    private var display = EGL14.EGL_NO_DISPLAY
     private var surface: EGLSurface? = null
     private var firstNs = 0L
     private var finished = false
+
+    /** The encoder is gone, or the graphics can't draw for it: to be told by the recorder's thread, which may know more. */
+    @Volatile
+    private var failure: Exception? = null
 
     init {
         thread(name = "recorder") { write() }
@@ -44,37 +53,48 @@ class Recorder(
 
     /** One frame more: [draw] draws a square of that many pixels a side. */
     fun frame(capturedNs: Long, draw: (sidePx: Int) -> Unit) {
-        if (finished) return
-        val display = EGL14.eglGetCurrentDisplay()
+        if (finished || failure != null) return
         val context = EGL14.eglGetCurrentContext()
         val screen = EGL14.eglGetCurrentSurface(EGL14.EGL_DRAW)
-        val surface = surface ?: open().also {
-            surface = it
-            firstNs = capturedNs
+        try {
+            val surface = surface ?: open().also {
+                surface = it
+                firstNs = capturedNs
+            }
+            if (!EGL14.eglMakeCurrent(display, surface, surface, context)) throw refused()
+            draw(SIDE_PX)
+            EGLExt.eglPresentationTimeANDROID(display, surface, capturedNs - firstNs)
+            if (!EGL14.eglSwapBuffers(display, surface)) throw refused()
+        } catch (error: RuntimeException) { // the screen goes on without it
+            failure = error
+        } finally {
+            EGL14.eglMakeCurrent(EGL14.eglGetCurrentDisplay(), screen, screen, context)
         }
-        EGL14.eglMakeCurrent(display, surface, surface, context)
-        draw(SIDE_PX)
-        EGLExt.eglPresentationTimeANDROID(display, surface, capturedNs - firstNs)
-        EGL14.eglSwapBuffers(display, surface)
-        EGL14.eglMakeCurrent(display, screen, screen, context)
     }
+
+    private fun refused() = IllegalStateException("EGL error 0x%x".format(EGL14.eglGetError()))
 
     /** No frame comes any more: the rest is written, and [onDone] told. */
     fun finish() {
         if (finished) return
         finished = true
-        surface?.let { EGL14.eglDestroySurface(EGL14.eglGetCurrentDisplay(), it) }
-        codec.signalEndOfInputStream()
+        surface?.let { EGL14.eglDestroySurface(display, it) } // there may be no current display any more
+        try {
+            codec.signalEndOfInputStream()
+        } catch (error: IllegalStateException) { // it was released: its thread told why
+            failure = failure ?: error
+        }
     }
 
     /** A surface of the encoder's for the context that draws on the screen. */
     private fun open(): EGLSurface {
-        val display = EGL14.eglGetCurrentDisplay()
+        display = EGL14.eglGetCurrentDisplay()
         val id = IntArray(1)
         EGL14.eglQueryContext(display, EGL14.eglGetCurrentContext(), EGL14.EGL_CONFIG_ID, id, 0)
         val configs = arrayOfNulls<EGLConfig>(1)
         EGL14.eglChooseConfig(display, intArrayOf(EGL14.EGL_CONFIG_ID, id[0], EGL14.EGL_NONE), 0, configs, 0, 1, IntArray(1), 0)
-        return EGL14.eglCreateWindowSurface(display, configs[0], input, intArrayOf(EGL14.EGL_NONE), 0)
+        val surface = EGL14.eglCreateWindowSurface(display, configs[0], input, intArrayOf(EGL14.EGL_NONE), 0)
+        return if (surface == EGL14.EGL_NO_SURFACE) throw refused() else surface
     }
 
     private fun write() {
@@ -86,8 +106,11 @@ class Recorder(
             }
             onDone(file.takeIf { any })
         } catch (error: Exception) {
+            failure = failure ?: error // before the codec is released: no frame is drawn for it any more
             onError(error)
         } finally {
+            codec.release()
+            input.release()
             aside.delete()
         }
     }
@@ -99,6 +122,7 @@ class Recorder(
         var track = -1
         try {
             while (info.flags and MediaCodec.BUFFER_FLAG_END_OF_STREAM == 0) {
+                failure?.let { throw it }
                 val index = codec.dequeueOutputBuffer(info, 100_000)
                 if (index == MediaCodec.INFO_OUTPUT_FORMAT_CHANGED) {
                     track = muxer.addTrack(codec.outputFormat)
@@ -112,9 +136,7 @@ class Recorder(
             }
             if (track >= 0) muxer.stop()
         } finally {
-            codec.release()
             muxer.release()
-            input.release()
         }
         return track >= 0
     }

@@ -13,19 +13,25 @@ import java.io.File
 /** From any thread: tell of [error], in its own words if it is for people. */
 fun Activity.tell(error: Exception) = runOnUiThread {
     Log.w("mobile_bilayer", error)
-    if (isFinishing || isDestroyed || told?.isShowing == true) return@runOnUiThread // what fails may fail with every frame
+    if (isFinishing || isDestroyed || isTold()) return@runOnUiThread // what fails may fail with every frame
     val words = if (error is MobileBilayerError) error.message else getString(R.string.unexpected, error.toString())
-    told = AlertDialog.Builder(this)
+    val dialog = AlertDialog.Builder(this)
         .setTitle(R.string.error_title)
         .setMessage(words)
         .setPositiveButton(android.R.string.ok, null)
         .setOnDismissListener { told = null }
-        .show()
+        .create()
+    dialog.setOwnerActivity(this)
+    dialog.show()
+    told = dialog
 }
 
 private var told: AlertDialog? = null
 
-/** On the worker's thread, errors told; [then] on the main thread with what came of it, if the screen is still there. */
+/** A dialog whose screen was destroyed is gone, and was never dismissed. */
+private fun isTold() = told?.let { it.isShowing && it.ownerActivity?.isDestroyed == false } ?: false
+
+/** On the worker's thread, errors told; [then] on the main thread with what came of it, even if the screen is gone by then. */
 fun <T> Activity.work(act: () -> T, then: (T) -> Unit, failed: () -> Unit = {}) = Models.worker.execute {
     try {
         val result = act()

@@ -64,10 +64,4 @@ class LatestFrame<T : Any>(first: T, second: T, third: T) {
             reader = null
         }
     }
-
-    /** Nothing waits any more. What the reader has stays its own. */
-    @Synchronized
-    fun clear() {
-        fresh = false
-    }
 }

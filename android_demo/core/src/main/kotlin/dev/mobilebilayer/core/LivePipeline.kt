@@ -6,7 +6,8 @@ package dev.mobilebilayer.core
  *
  *     landmarks thread: see()  ->  network thread: step() or run()  ->  GL thread: show()
  *
- * Nothing is allocated for a frame. [pause], [resume], [restart] and [close] may come from any thread, at any time.
+ * Nothing is allocated for a frame. [pause], [resume], [restart] and [close] may come from any thread, at any time: a frame is asked
+ * whether it still counts at each of the three ends, and once more behind the network.
  */
 class LivePipeline(
     private val avatar: Avatar,
@@ -25,7 +26,6 @@ class LivePipeline(
     private val drawn = avatar.bundle.manifest.let { LatestFrame(Layers(it), Layers(it), Layers(it)) }
     private val follower = Follower(config)
     private var renderer: Renderer? = null
-    private var shownNs = Long.MIN_VALUE
 
     private val asking = Any() // a lock: what is asked comes with the time from which frames count
     private var asked = Asked.NOTHING
@@ -112,17 +112,11 @@ class LivePipeline(
     /** The GL thread: new layers, or null to show again what is on the screen. They may be read until the next call. */
     fun show(): Layers? {
         val layers = drawn.take() ?: return null
-        if (!clock.isCurrent(layers.capturedNs) || layers.capturedNs <= shownNs) return null
-        shownNs = layers.capturedNs
-        return layers
+        return layers.takeIf { clock.isCurrent(it.capturedNs) }
     }
 
     /** The app left the screen: no frame counts until [resume]. */
-    fun pause() {
-        clock.pause()
-        seen.clear()
-        drawn.clear()
-    }
+    fun pause() = clock.pause()
 
     /** Go on with what is neutral; only frames taken from [nowNs] on count. */
     fun resume(nowNs: Long = System.nanoTime()) {
@@ -138,8 +132,6 @@ class LivePipeline(
             asked = Asked.RESTART
             clock.restart(nowNs)
         }
-        seen.clear()
-        drawn.clear()
     }
 
     /** No frame is begun any more; waits for the one in the network, and closes it. */

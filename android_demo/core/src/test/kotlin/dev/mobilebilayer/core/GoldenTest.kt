@@ -19,7 +19,7 @@ class GoldenTest {
     fun `every golden file has a test here`() {
         val tested = setOf(
             "constants", "head_crop", "head", "stabilizer", "neutral", "lost_face", "retarget", "ratios", "network_points", "cut",
-            "background",
+            "background", "search", "found_face",
         )
         val files = File(ROOT, "golden").list()!!.filter { it.endsWith(".json") }.map { it.removeSuffix(".json") }
         assertEquals(emptySet(), files.toSet() - tested)
