@@ -9,7 +9,7 @@ import pytest
 import torch
 from mobile_bilayer.export import bundle as module
 from mobile_bilayer.export import coreml, coreml_tools
-from mobile_bilayer.export.bundle import TOLERANCES, compare, export_bundle, refuse_over_tolerance
+from mobile_bilayer.export.bundle import TOLERANCES, compare, export_bundle, refuse_over_tolerance, sample_inputs
 from mobile_bilayer.export.coreml import Packages, choose_ios, convert, convert_student, ios_needed
 from mobile_bilayer.export.coreml_tools import coremltools
 from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers
@@ -20,6 +20,7 @@ from mobile_bilayer.quantization.recipes import Recipe
 from mobile_bilayer.runtime.core_ml_program import CoreMLProgram
 from mobile_bilayer.runtime.manifest import METHODS
 from mobile_bilayer.samples import SAMPLES
+from mobile_bilayer.student.weights import load_student
 
 
 @pytest.fixture
@@ -96,6 +97,25 @@ def test_EX4_bright_and_dark_photos_keep_every_output_finite_and_in_tolerance(ex
             inputs["encode_avatar"].append((image, source))
             inputs["render_layers"].append((code.landmark_features, code.map_features, *render[2:]))
     refuse_over_tolerance(compare(exported.student, program, inputs), "fp16")
+
+
+def test_EX4_fifty_crops_of_photos_dark_and_bright_keep_the_shipped_student_in_tolerance():
+    """Two portraits at 25 exposures, from an eighth of their light to four times as much, each with another frame of a driver."""
+    student, _ = load_student()
+    inputs = {"encode_avatar": [], "render_layers": []}
+    for name in SAMPLES:
+        for frame, gain in zip(range(0, 198, 8), np.geomspace(1 / 8, 4, 25).tolist(), strict=True):
+            sample = sample_inputs(student, name, frame)
+            image = (sample["image"][None] * gain).round().clamp(max=255) / 255
+            source, driving = sample["source_points"][None], sample["driving_points"][None]
+            with torch.no_grad():
+                code = student.encoder(image, source)
+            inputs["encode_avatar"].append((image, source))
+            inputs["render_layers"].append((code.landmark_features, code.map_features, source, driving))
+    assert len(inputs["render_layers"]) == 50
+    packages = convert_student(student, {method: of_method[:1] for method, of_method in inputs.items()}, "fp16")
+    program = CoreMLProgram(packages.files, Bundle.open().manifest.methods, "here", "evaluator")
+    refuse_over_tolerance(compare(student, program, inputs), "fp16")
 
 
 def test_EX5_colours_and_a_grey_ramp_come_back_from_the_encoder_within_a_level(exported, program):

@@ -72,7 +72,15 @@ enum Words {
         "Something went wrong (\(what)). Start the app again; if it stays, report it with this text."
     }
     static let photoUnreadable = "This picture can't be read. Choose a photo in JPEG, PNG, WebP or HEIC."
-    static let photoWithoutFace = "No face was found in this photo. Choose one in which a face is large, upright and seen from the front."
+    static let photoWithoutFace =
+        "No face was found in this photo, nor in parts of it. Choose one in which a face is sharp, upright, seen from the front "
+        + "and whole from hair to chin."
+    static let photoTurned = "The face in this photo is not upright. Turn the photo first."
+    static func photoTooSmall(_ got: Float, _ wanted: Float) -> String {
+        String(
+            format: "The face in this photo is too small: %.0f pixels; at least %.0f are needed and 200 are good. "
+                + "Choose a photo from nearer by.", got, wanted)
+    }
     static func fileUnreadable(_ name: String) -> String { "This file can't be read (\(name)). Choose it again." }
     static func avatarTooLarge(_ megabytes: Int) -> String {
         "This file has \(megabytes) MB; an avatar has one or two. Choose a .avatar file."

@@ -49,6 +49,9 @@ enum Avatars {
     static func make(_ photo: Data) throws -> String {
         let rgb = try readPhoto(photo)
         guard let landmarks = try FaceTracker.find(rgb) else { throw MobileBilayerError(Words.photoWithoutFace) }
+        if turnOf(landmarks) != 0 { throw MobileBilayerError(Words.photoTurned) }
+        let sizePx = faceSize(landmarks)
+        if sizePx < smallestFacePx { throw MobileBilayerError(Words.photoTooSmall(sizePx, smallestFacePx)) }
         let network = try Models.network()
         defer { network.close() }
         let avatar = try Models.choice().bundle.avatar(rgb, landmarks: landmarks, network: network)

@@ -4,6 +4,7 @@ import MediaPipeTasksVision
 import MobileBilayerCore
 
 private let model = "face_landmarker.task"
+private let faces = 4  // that are looked for in a photo, or a part of it
 
 /// MediaPipe's face landmarker on a live stream: pictures in by `look`, on the camera's thread, and landmarks out on MediaPipe's own.
 ///
@@ -95,20 +96,30 @@ final class FaceTracker: NSObject, FaceLandmarkerLiveStreamDelegate, @unchecked 
         landmarker = nil
     }
 
-    /// Landmarks, 478 x 3 in pixels, of the face in a photo, or nil. Takes some tenths of a second.
+    /// Landmarks, 478 x 3 in pixels, of the largest face in a photo, or nil; where a face is hard to find, as Core's `findFace` does.
+    /// Takes some tenths of a second, seconds where there is none.
     static func find(_ photo: RgbImage) throws -> [Float]? {
-        let landmarker = try made(options(.image))
-        let picture = try PictureBuffer(width: photo.width, height: photo.height)
-        picture.fill(photo)
+        let several = try options(.image)
+        several.numFaces = faces
+        let landmarker = try made(several)
+        return try findFace(width: photo.width, height: photo.height) { window in
+            try autoreleasepool { try look(landmarker, photo, window) }
+        }
+    }
+
+    private static func look(_ landmarker: FaceLandmarker, _ photo: RgbImage, _ window: FaceWindow) throws -> [[Float]] {
+        let picture = try PictureBuffer(width: window.width, height: window.height)
+        picture.fill(photo, window)
+        let found: [[NormalizedLandmark]]
         do {
-            guard let face = try landmarker.detect(image: MPImage(pixelBuffer: picture.buffer)).faceLandmarks.first else { return nil }
-            var points = [Float](repeating: 0, count: 3 * landmarkCount)
-            try fill(&points, face, width: photo.width, height: photo.height)
-            return points
-        } catch let error as MobileBilayerError {
-            throw error
+            found = try landmarker.detect(image: MPImage(pixelBuffer: picture.buffer)).faceLandmarks
         } catch {
             throw MobileBilayerError(Words.landmarksFailed(error.localizedDescription), cause: error)
+        }
+        return try found.map { face in
+            var points = [Float](repeating: 0, count: 3 * landmarkCount)
+            try fill(&points, face, width: window.width, height: window.height)
+            return points
         }
     }
 
@@ -157,7 +168,18 @@ final class PictureBuffer {
 
     func fill(_ rgba: RgbaImage) { fill(rgba.pixels, step: 4) }
 
-    func fill(_ rgb: RgbImage) { fill(rgb.pixels, step: 3) }
+    /// A part of a photo, of this picture's size; black where it reaches beyond the photo.
+    func fill(_ rgb: RgbImage, _ part: FaceWindow) {
+        var pixels = [UInt8](repeating: 0, count: 3 * width * height)
+        let (left, right) = (max(part.left, 0), min(part.left + width, rgb.width))
+        let (top, bottom) = (max(part.top, 0), min(part.top + height, rgb.height))
+        for y in stride(from: top, to: bottom, by: 1) where left < right {
+            let to = 3 * ((y - part.top) * width + left - part.left)
+            let from = 3 * (y * rgb.width + left)
+            pixels.replaceSubrange(to..<(to + 3 * (right - left)), with: rgb.pixels[from..<(from + 3 * (right - left))])
+        }
+        fill(pixels, step: 3)
+    }
 
     /// `pixels` red, green and blue of each, `step` bytes apart.
     func fill(_ pixels: [UInt8], step: Int) {
