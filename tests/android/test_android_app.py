@@ -1,5 +1,6 @@
 """The Android app, as far as it can be checked without a phone or an Android SDK: types, manifest, resources, assets, native libraries."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -70,6 +71,17 @@ def test_a_text_that_is_not_in_the_resources_is_seen(tmp_path):
 
 
 @needs_tools
+def test_the_wrapper_is_gradles_own_and_takes_the_version_that_it_names():
+    """The hashes are those that Gradle publishes of 9.3.1: of gradle-wrapper.jar, and of the archive that it fetches."""
+    wrapper = DEMO / "gradle" / "wrapper"
+    jar = hashlib.sha256((wrapper / "gradle-wrapper.jar").read_bytes()).hexdigest()
+    assert jar == "b3a875ddc1f044746e1b1a55f645584505f4a10438c1afea9f15e92a7c42ec13"
+    properties = (wrapper / "gradle-wrapper.properties").read_text("utf-8")
+    assert "distributions/gradle-9.3.1-bin.zip" in properties
+    assert "distributionSha256Sum=b266d5ff6b90eada6dc3b20cb090e3731302e553a27c5d3e4df1f0d76beaff06" in properties
+    assert os.access(DEMO / "gradlew", os.X_OK)
+
+
 def test_a_stub_of_another_version_than_gradle_takes_is_seen(tmp_path):
     demo = copied(tmp_path)
     catalog = demo / "gradle" / "libs.versions.toml"
