@@ -70,17 +70,34 @@ public struct Crop: Equatable, Sendable {
 ///
 /// `landmarks` 478 points of 2 or 3 numbers, in pixels; the iris points never widen the box
 public func headCrop(_ landmarks: [Float]) -> Crop {
-    let numbers = dimensions(landmarks)
-    var (lowX, lowY) = (landmarks[0], landmarks[1])
-    var (highX, highY) = (lowX, lowY)
-    for i in stride(from: 0, to: landmarks.count, by: numbers) {
-        lowX = min(lowX, landmarks[i])
-        highX = max(highX, landmarks[i])
-        lowY = min(lowY, landmarks[i + 1])
-        highY = max(highY, landmarks[i + 1])
+    let box = FaceBox(landmarks)
+    let size = Double(max(box.width, box.height))
+    return Crop(xPx: Double(box.x), yPx: Double(box.y) - size * cropUp, halfPx: size)
+}
+
+/// The landmarks' box, and its middle.
+struct FaceBox {
+    let x: Float
+    let y: Float
+    let width: Float
+    let height: Float
+    var area: Float { width * height }
+
+    init(_ landmarks: [Float]) {
+        let numbers = dimensions(landmarks)
+        var (lowX, lowY) = (landmarks[0], landmarks[1])
+        var (highX, highY) = (lowX, lowY)
+        for i in stride(from: 0, to: landmarks.count, by: numbers) {
+            lowX = min(lowX, landmarks[i])
+            highX = max(highX, landmarks[i])
+            lowY = min(lowY, landmarks[i + 1])
+            highY = max(highY, landmarks[i + 1])
+        }
+        x = (lowX + highX) / 2
+        y = (lowY + highY) / 2
+        width = highX - lowX
+        height = highY - lowY
     }
-    let size = Double(max(highX - lowX, highY - lowY))
-    return Crop(xPx: Double((lowX + highX) / 2), yPx: Double((lowY + highY) / 2) - size * cropUp, halfPx: size)
 }
 
 /// Which `2 * reach` places of a side of `px` the i-th of another is made of, and how much of each.

@@ -101,28 +101,3 @@ private func starts(_ length: Int, _ side: Int) -> [Int] {
     let step = Double(length - side) / Double(gaps)
     return (0...gaps).map { $0 == gaps ? length - side : Int(Double($0) * step) }
 }
-
-/// The landmarks' box.
-private struct FaceBox {
-    let x: Float
-    let y: Float
-    let width: Float
-    let height: Float
-    var area: Float { width * height }
-
-    init(_ landmarks: [Float]) {
-        let numbers = dimensions(landmarks)
-        var (lowX, lowY) = (landmarks[0], landmarks[1])
-        var (highX, highY) = (lowX, lowY)
-        for i in stride(from: 0, to: landmarks.count, by: numbers) {
-            lowX = min(lowX, landmarks[i])
-            highX = max(highX, landmarks[i])
-            lowY = min(lowY, landmarks[i + 1])
-            highY = max(highY, landmarks[i + 1])
-        }
-        x = (lowX + highX) / 2
-        y = (lowY + highY) / 2
-        width = highX - lowX
-        height = highY - lowY
-    }
-}

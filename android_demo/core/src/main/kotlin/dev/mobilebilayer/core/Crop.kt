@@ -86,19 +86,36 @@ data class Crop(val xPx: Double, val yPx: Double, val halfPx: Double) {
  * [landmarks] 478 points of 2 or 3 numbers, in pixels; the iris points never widen the box
  */
 fun headCrop(landmarks: FloatArray): Crop {
-    val numbers = dimensions(landmarks)
-    var lowX = landmarks[0]
-    var lowY = landmarks[1]
-    var highX = lowX
-    var highY = lowY
-    for (i in landmarks.indices step numbers) {
-        lowX = min(lowX, landmarks[i])
-        highX = max(highX, landmarks[i])
-        lowY = min(lowY, landmarks[i + 1])
-        highY = max(highY, landmarks[i + 1])
+    val box = FaceBox(landmarks)
+    val size = max(box.width, box.height).toDouble()
+    return Crop(box.x.toDouble(), box.y.toDouble() - size * CROP_UP, size)
+}
+
+/** The landmarks' box, and its middle. */
+internal class FaceBox(landmarks: FloatArray) {
+    val x: Float
+    val y: Float
+    val width: Float
+    val height: Float
+    val area get() = width * height
+
+    init {
+        val numbers = dimensions(landmarks)
+        var lowX = landmarks[0]
+        var lowY = landmarks[1]
+        var highX = lowX
+        var highY = lowY
+        for (i in landmarks.indices step numbers) {
+            lowX = min(lowX, landmarks[i])
+            highX = max(highX, landmarks[i])
+            lowY = min(lowY, landmarks[i + 1])
+            highY = max(highY, landmarks[i + 1])
+        }
+        x = (lowX + highX) / 2
+        y = (lowY + highY) / 2
+        width = highX - lowX
+        height = highY - lowY
     }
-    val size = max(highX - lowX, highY - lowY).toDouble()
-    return Crop(((lowX + highX) / 2).toDouble(), ((lowY + highY) / 2).toDouble() - size * CROP_UP, size)
 }
 
 /** Weights of the neighbours of a place [t] behind the first of the middle two: linear for two, cubic for four. */

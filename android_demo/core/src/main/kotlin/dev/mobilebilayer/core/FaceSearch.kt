@@ -94,30 +94,3 @@ private fun starts(length: Int, side: Int): List<Int> {
     val step = (length - side).toDouble() / gaps
     return List(gaps + 1) { i -> if (i == gaps) length - side else (i * step).toInt() }
 }
-
-/** The landmarks' box. */
-private class FaceBox(landmarks: FloatArray) {
-    val x: Float
-    val y: Float
-    val width: Float
-    val height: Float
-    val area get() = width * height
-
-    init {
-        val numbers = dimensions(landmarks)
-        var lowX = landmarks[0]
-        var lowY = landmarks[1]
-        var highX = lowX
-        var highY = lowY
-        for (i in landmarks.indices step numbers) {
-            lowX = min(lowX, landmarks[i])
-            highX = max(highX, landmarks[i])
-            lowY = min(lowY, landmarks[i + 1])
-            highY = max(highY, landmarks[i + 1])
-        }
-        x = (lowX + highX) / 2
-        y = (lowY + highY) / 2
-        width = highX - lowX
-        height = highY - lowY
-    }
-}
