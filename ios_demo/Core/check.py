@@ -45,8 +45,6 @@ def main() -> int:
         "--build-folder", type=Path, default=CORE / ".build", help="where to build (default: .build)"
     )
     given = arguments.parse_args()
-    # Debian keeps debootstrap and chroot where not every PATH looks.
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     try:
         swift = Swift(given.install)
     except Missing as missing:
@@ -78,6 +76,8 @@ class Swift:
 
     def __init__(self, install: bool) -> None:
         self.root = None
+        # Debian keeps debootstrap and chroot where not every PATH looks.
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
         if shutil.which("swift"):
             return
         self.root = cache_folder() / f"swift-{SUITE}"
