@@ -136,9 +136,12 @@ def test_AN5_what_is_recorded_is_never_mirrored():
     assert "mirrored: content.mirrored" in (drawing / "CompositorView.swift").read_text("utf-8")
 
 
-def test_the_app_asks_for_the_camera_alone_in_androids_words(info, project):
+def test_the_app_asks_for_the_camera_in_androids_words_and_for_what_a_share_sheet_saves(info, project):
     asked = [key for key in info if key.endswith("UsageDescription")]
-    assert asked == ["NSCameraUsageDescription"]
+    # "Save Video" is the share sheet's own, and iOS ends an app without the second where somebody taps it.
+    assert "ShareLink(Words.shareVideo" in swift(APP / "Sources")
+    assert asked == ["NSCameraUsageDescription", "NSPhotoLibraryAddUsageDescription"]
+    assert info["NSPhotoLibraryAddUsageDescription"].startswith("A video that you save")
     strings = (ANDROID / "app/src/main/res/values/strings.xml").read_text("utf-8")
     assert info["NSCameraUsageDescription"] == re.search(r'name="camera_needed">(.*)</string>', strings)[1]
     assert "UIBackgroundModes" not in info and info["ITSAppUsesNonExemptEncryption"] is False
