@@ -31,8 +31,9 @@ final class Recorder {
         if cache == nil { CVMetalTextureCacheCreate(nil, nil, compositor.device, nil, &cache) }
         guard let cache, let pixels = output.next() else { return }
         var made: CVMetalTexture?
-        let format = MetalCompositor.pixelFormat
-        CVMetalTextureCacheCreateTextureFromImage(nil, cache, pixels, nil, format, sidePx, sidePx, 0, &made)
+        // Said, as Core Video leaves open what is the default.
+        let usage = [kCVMetalTextureUsage: MTLTextureUsage.renderTarget.rawValue] as CFDictionary
+        CVMetalTextureCacheCreateTextureFromImage(nil, cache, pixels, usage, MetalCompositor.pixelFormat, sidePx, sidePx, 0, &made)
         guard let made, let target = CVMetalTextureGetTexture(made) else { return output.leave() }
         let begin = firstNs ?? capturedNs
         firstNs = begin
