@@ -166,6 +166,7 @@ final class LiveModel: ObservableObject {
 
     /// Twice a second: what the session says.
     func tick() {
+        if let recorder, recorder.hasFailed { stopRecording() }  // which tells why
         guard let session else { return }
         session.pacer.heat = heatNow()
         let shown = session.shown
@@ -209,6 +210,8 @@ final class LiveModel: ObservableObject {
             compositor.recorder = made
             video = nil
             isRecording = true
+        } catch let error as MobileBilayerError {
+            told = Told(error)
         } catch {
             told = Told(title: Words.errorTitle, text: Words.recordingFailed(error.localizedDescription))
         }
@@ -219,12 +222,14 @@ final class LiveModel: ObservableObject {
         isRecording = false
         guard let made = recorder else { return }
         recorder = nil
+        let writing = Unfinished("video")
         Task {
+            defer { writing.end() }
             do {
                 video = try await made.finish()
                 if video == nil { told = Told(title: Words.errorTitle, text: Words.nothingRecorded) }
             } catch {
-                told = Told(title: Words.errorTitle, text: Words.recordingFailed(error.localizedDescription))
+                told = Told(error)
             }
         }
     }
@@ -244,5 +249,21 @@ final class LiveModel: ObservableObject {
                 tell(error)
             }
         }
+    }
+}
+
+/// What is ended although the app leaves the screen meanwhile: iOS would stop it in the middle.
+@MainActor
+private final class Unfinished {
+    private var task = UIBackgroundTaskIdentifier.invalid
+
+    init(_ name: String) {
+        task = UIApplication.shared.beginBackgroundTask(withName: name) { [weak self] in self?.end() }
+    }
+
+    func end() {
+        if task == .invalid { return }
+        UIApplication.shared.endBackgroundTask(task)
+        task = .invalid
     }
 }
