@@ -42,12 +42,17 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
         let ended = center.addObserver(forName: AVCaptureSession.interruptionEndedNotification, object: session, queue: nil) {
             [weak self] _ in self?.onInterrupted(false)
         }
+        // Nobody may be told of the end of an interruption during which the session was stopped, as behind the screen.
+        let started = center.addObserver(forName: AVCaptureSession.didStartRunningNotification, object: session, queue: nil) {
+            [weak self] _ in
+            if let self { onInterrupted(session.isInterrupted) }
+        }
         let failed = center.addObserver(forName: AVCaptureSession.runtimeErrorNotification, object: session, queue: nil) {
             [weak self] note in
             let why = (note.userInfo?[AVCaptureSessionErrorKey] as? any Error)?.localizedDescription ?? "no reason was given"
             self?.onError(MobileBilayerError(Words.cameraBroken(why)))
         }
-        observers = [began, ended, failed]
+        observers = [began, ended, started, failed]
     }
 
     deinit { observers.forEach(NotificationCenter.default.removeObserver) }

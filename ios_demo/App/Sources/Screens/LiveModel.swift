@@ -133,7 +133,7 @@ final class LiveModel: ObservableObject {
             cameraIsOpen = true
             stage.mirrored = facing == .front
             session?.pipeline.restart()  // another picture, perhaps another person
-            if !isInFront { camera.stop() }
+            if !isShown || !isInFront { camera.stop() }  // which it was told while it opened, perhaps too early
         } catch {
             tell(error)
         }
@@ -157,6 +157,7 @@ final class LiveModel: ObservableObject {
     }
 
     private func interrupted(_ taken: Bool) {
+        if taken == cameraIsTaken { return }
         cameraIsTaken = taken
         guard isInFront else { return }
         if taken { session?.pipeline.pause() } else { session?.pipeline.resume() }

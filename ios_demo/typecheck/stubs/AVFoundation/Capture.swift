@@ -83,6 +83,7 @@ open class AVCaptureSession: NSObject {
     }
 
     public class var wasInterruptedNotification: NSNotification.Name { NSNotification.Name("interrupted") }
+    public class var didStartRunningNotification: NSNotification.Name { NSNotification.Name("started") }
     public class var interruptionEndedNotification: NSNotification.Name { NSNotification.Name("ended") }
     public class var runtimeErrorNotification: NSNotification.Name { NSNotification.Name("error") }
 
@@ -91,6 +92,7 @@ open class AVCaptureSession: NSObject {
     public var inputs: [AVCaptureInput] { [] }
     public var outputs: [AVCaptureOutput] { [] }
     public var isRunning: Bool { false }
+    public var isInterrupted: Bool { false }
     public var synchronizationClock: CMClock? { nil }
 
     public override init() {}
