@@ -1,6 +1,7 @@
 import ExecuTorchRuntime
 import Foundation
 import MobileBilayerCore
+import UIKit
 
 /// The bundle that runs on this phone, and where on it. Chosen and checked once in the app's life; no call is for the main thread: see
 /// `onWorker`.
@@ -44,6 +45,7 @@ enum Models {
 private final class ModelsState: @unchecked Sendable {
     private let choosing = NSLock()
     private var chosen: Models.Choice?
+    private let screen = OnTheScreen()
     private let lock = NSLock()
     private var coldMs: Double?
     private var warmMs: Double?
@@ -52,8 +54,9 @@ private final class ModelsState: @unchecked Sendable {
         choosing.lock()
         defer { choosing.unlock() }
         if let chosen { return chosen }
+        let stay = screen.stay
         let made = try choose()
-        chosen = made
+        if let stay, stay == screen.stay { chosen = made }
         return made
     }
 
@@ -93,12 +96,14 @@ private final class ModelsState: @unchecked Sendable {
             return (unit, [])
         }
         let key = "unit \(bundle.sha256) \(systemName())"
-        if let kept = UserDefaults.standard.stringArray(forKey: key), let unit = kept.first {
-            _ = try frameMs(bundle, unit: unit, frames: 1)
+        if let kept = UserDefaults.standard.stringArray(forKey: key), let unit = kept.first,
+            (try? frameMs(bundle, unit: unit, frames: 1)) != nil  // why not is told when all are asked, below
+        {
             return (unit, Array(kept.dropFirst()))
         }
+        let stay = screen.stay
         let choice = try UnitChoice.choose(computeUnits.map(\.name)) { try frameMs(bundle, unit: $0, frames: 30) }
-        UserDefaults.standard.set([choice.unit] + choice.notes, forKey: key)
+        if let stay, stay == screen.stay { UserDefaults.standard.set([choice.unit] + choice.notes, forKey: key) }
         return (choice.unit, choice.notes)
     }
 
@@ -130,6 +135,37 @@ private final class ModelsState: @unchecked Sendable {
     }
 
     private func firstEver(_ bundle: ModelBundle) -> String { "first_ever_ms \(bundle.sha256)" }
+}
+
+/// Whether the app stays on the screen. Behind it the graphics refuse all work, which tells nothing of a compute unit.
+private final class OnTheScreen: @unchecked Sendable {  // the lock is around what changes
+    private let lock = NSLock()
+    private var left = 0
+    private var isBehind = false
+
+    init() {
+        let center = NotificationCenter.default
+        _ = center.addObserver(forName: UIApplication.didEnterBackgroundNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(behind: true)
+        }
+        _ = center.addObserver(forName: UIApplication.willEnterForegroundNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(behind: false)
+        }
+    }
+
+    /// The same number as long as it stays there; nil behind it.
+    var stay: Int? {
+        lock.lock()
+        defer { lock.unlock() }
+        return isBehind ? nil : left
+    }
+
+    private func moved(behind: Bool) {
+        lock.lock()
+        defer { lock.unlock() }
+        isBehind = behind
+        if behind { left += 1 }
+    }
 }
 
 /// Where ExecuTorch's backends compute; Core ML's delegate chooses itself.

@@ -95,10 +95,10 @@ final class LiveModel: ObservableObject {
                 }
                 if start == starts { begin(made) } else { release(made) }
             } catch {
-                if start == starts {
-                    isStarting = false
-                    message = ""
-                }
+                // What failed behind the screen, as the graphics do there, is begun anew.
+                if start != starts { return }
+                isStarting = false
+                message = ""
                 tell(error)
             }
         }
