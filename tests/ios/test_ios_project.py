@@ -136,6 +136,14 @@ def test_AN5_what_is_recorded_is_never_mirrored():
     assert "mirrored: content.mirrored" in (drawing / "CompositorView.swift").read_text("utf-8")
 
 
+def test_AN5_how_a_sensor_lies_is_asked_of_the_phone_and_nothing_turns_the_frames_before_the_core_does():
+    sources = APP / "Sources"
+    assert "videoRotationAngleForHorizonLevelPreview" in (sources / "Screens" / "CameraPreview.swift").read_text("utf-8")
+    assert not re.search(r"sensorDegrees|interfaceOrientation", swift(sources))
+    camera = (sources / "Live" / "CameraSource.swift").read_text("utf-8")
+    assert re.findall(r"(?:videoRotationAngle|isVideoMirrored) = (\w+)", camera) == ["false", "0"]
+
+
 def test_the_app_asks_for_the_camera_in_androids_words_and_for_what_a_share_sheet_saves(info, project):
     asked = [key for key in info if key.endswith("UsageDescription")]
     # "Save Video" is the share sheet's own, and iOS ends an app without the second where somebody taps it.

@@ -150,7 +150,7 @@ final class LiveModel: ObservableObject {
         Task { await openCamera(other, asking: true) }
     }
 
-    /// The display was turned: the upright picture is another one now.
+    /// Frames are to be turned by so many degrees clockwise from now on: the upright picture is another one.
     func turned(_ degrees: Int) {
         camera.turn(degrees)
         session?.pipeline.restart()

@@ -25,6 +25,14 @@ open class AVCaptureDevice: NSObject {
         public static let builtInWideAngleCamera = DeviceType()
     }
 
+    public final class RotationCoordinator: NSObject {
+        public weak var device: AVCaptureDevice?
+        /// Of a layer on the screen; 0 of another one.
+        public var videoRotationAngleForHorizonLevelPreview: CGFloat { 0 }
+
+        public init(device: AVCaptureDevice, previewLayer: CALayer?) {}
+    }
+
     public class func `default`(_ deviceType: DeviceType, for mediaType: AVMediaType?, position: Position) -> AVCaptureDevice? { nil }
 
     public class func authorizationStatus(for mediaType: AVMediaType) -> AVAuthorizationStatus { .denied }
