@@ -110,7 +110,9 @@ def test_IO2_every_backend_of_executorch_that_a_bundle_may_ask_for_is_linked_who
         for i, flag in enumerate(flags)
         if flag == "-force_load"
     ]
-    linked = [needed["product"] for needed in runtime["dependencies"]]
+    linked = [needed["product"] for needed in runtime["dependencies"] if "sdk" not in needed]
+    system = [needed["sdk"] for needed in runtime["dependencies"] if "sdk" in needed]
+    assert system == [f"{name}.framework" for name in ("Accelerate", "CoreGraphics", "CoreImage", "CoreVideo")]
     assert asked and forced == asked and linked == ["executorch", *(f"backend_{name}" for name in asked)]
     assert flags[0] == "$(inherited)"
     platforms = {key: value for key, value in runtime["settings"]["base"].items() if key.startswith("ET_PLATFORM")}
