@@ -123,6 +123,16 @@ def test_IO2_every_backend_of_executorch_that_a_bundle_may_ask_for_is_linked_who
     assert "import MobileBilayerCore" not in swift(APP / "Runtime")
 
 
+def test_what_mediapipe_registers_is_loaded_by_the_app_and_not_again_by_its_tests():
+    pods = (DEMO / "Podfile").read_text("utf-8")
+    assert re.search(r"target 'DemoTests' do\s+inherit! :search_paths\s+end", pods)
+    hook = pods.partition("post_install do")[2]
+    assert "Pods-*DemoTests/*.xcconfig" in hook
+    pattern = re.search(r"gsub\(/(.*)/, ''\)", hook)[1]
+    flags = '$(inherited) -force_load "${PODS_ROOT}/a b/libMediaPipeTasksCommon_device_graph.a" -ObjC -force_load c.a'
+    assert re.sub(pattern, "", flags).split() == ["$(inherited)", "-ObjC"]
+
+
 def test_the_shader_is_compiled_so_that_it_knows_what_is_no_number(project):
     assert project["targets"]["Demo"]["settings"]["base"]["MTL_FAST_MATH"] is False
     drawing = swift(APP / "Sources" / "Drawing")
@@ -140,7 +150,9 @@ def test_AN5_what_is_recorded_is_never_mirrored():
 
 def test_AN5_how_a_sensor_lies_is_asked_of_the_phone_and_nothing_turns_the_frames_before_the_core_does():
     sources = APP / "Sources"
-    assert "videoRotationAngleForHorizonLevelPreview" in (sources / "Screens" / "CameraPreview.swift").read_text("utf-8")
+    assert "videoRotationAngleForHorizonLevelPreview" in (sources / "Screens" / "CameraPreview.swift").read_text(
+        "utf-8"
+    )
     assert not re.search(r"sensorDegrees|interfaceOrientation", swift(sources))
     camera = (sources / "Live" / "CameraSource.swift").read_text("utf-8")
     assert re.findall(r"(?:videoRotationAngle|isVideoMirrored) = (\w+)", camera) == ["false", "0"]
