@@ -54,9 +54,8 @@ private final class ModelsState: @unchecked Sendable {
         choosing.lock()
         defer { choosing.unlock() }
         if let chosen { return chosen }
-        let stay = screen.stay
         let made = try choose()
-        if let stay, stay == screen.stay { chosen = made }
+        chosen = made
         return made
     }
 
@@ -101,17 +100,22 @@ private final class ModelsState: @unchecked Sendable {
         {
             return (unit, Array(kept.dropFirst()))
         }
-        let stay = screen.stay
         let choice = try UnitChoice.choose(computeUnits.map(\.name)) { try frameMs(bundle, unit: $0, frames: 30) }
-        if let stay, stay == screen.stay { UserDefaults.standard.set([choice.unit] + choice.notes, forKey: key) }
+        UserDefaults.standard.set([choice.unit] + choice.notes, forKey: key)
         return (choice.unit, choice.notes)
     }
 
     /// The median of some frames of the network there. Throws `MobileBilayerError` if they are not what the student gave.
     private func frameMs(_ bundle: ModelBundle, unit: String, frames: Int) throws -> Double {
-        let network = try Models.network(of: bundle, unit: unit)
-        defer { network.close() }
-        return try autoreleasepool {
+        try screen.run {
+            let network = try Models.network(of: bundle, unit: unit)
+            defer { network.close() }
+            return try measured(bundle, network, frames)
+        }
+    }
+
+    private func measured(_ bundle: ModelBundle, _ network: FrameNetwork, _ frames: Int) throws -> Double {
+        try autoreleasepool {
             try bundle.verify(network)
             guard let method = bundle.manifest.methods["render_layers"] else { return 0 }
             let inputs = method.inputs.map { Tensor.zeros($0.shape) }
@@ -137,34 +141,45 @@ private final class ModelsState: @unchecked Sendable {
     private func firstEver(_ bundle: ModelBundle) -> String { "first_ever_ms \(bundle.sha256)" }
 }
 
-/// Whether the app stays on the screen. Behind it the graphics refuse all work, which tells nothing of a compute unit.
-private final class OnTheScreen: @unchecked Sendable {  // the lock is around what changes
-    private let lock = NSLock()
+/// Where work for the graphics belongs: behind the screen iOS refuses it, and what is measured there tells nothing of a compute unit.
+private final class OnTheScreen: @unchecked Sendable {  // the condition's lock is around what changes
+    private let condition = NSCondition()
     private var left = 0
-    private var isBehind = false
+    private var isAway = false
 
     init() {
         let center = NotificationCenter.default
-        _ = center.addObserver(forName: UIApplication.didEnterBackgroundNotification, object: nil, queue: nil) { [weak self] _ in
-            self?.moved(behind: true)
+        _ = center.addObserver(forName: UIApplication.willResignActiveNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(away: true)
         }
-        _ = center.addObserver(forName: UIApplication.willEnterForegroundNotification, object: nil, queue: nil) { [weak self] _ in
-            self?.moved(behind: false)
+        _ = center.addObserver(forName: UIApplication.didBecomeActiveNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(away: false)
         }
     }
 
-    /// The same number as long as it stays there; nil behind it.
-    var stay: Int? {
-        lock.lock()
-        defer { lock.unlock() }
-        return isBehind ? nil : left
+    /// `act`, as soon as the app is there, and once more where it left meanwhile. Not for the main thread.
+    func run<T>(_ act: () throws -> T) throws -> T {
+        while true {
+            let before = stay()
+            let made = Result { try act() }
+            if before == stay() { return try made.get() }
+        }
     }
 
-    private func moved(behind: Bool) {
-        lock.lock()
-        defer { lock.unlock() }
-        isBehind = behind
-        if behind { left += 1 }
+    /// Waits until the app is there; the same number as long as it stays.
+    private func stay() -> Int {
+        condition.lock()
+        defer { condition.unlock() }
+        while isAway { condition.wait() }
+        return left
+    }
+
+    private func moved(away: Bool) {
+        condition.lock()
+        defer { condition.unlock() }
+        isAway = away
+        if away { left += 1 }
+        condition.broadcast()
     }
 }
 

@@ -54,8 +54,8 @@ public struct UIBackgroundTaskIdentifier: Equatable, Sendable {
 }
 
 open class UIApplication: UIResponder {
-    public nonisolated class var didEnterBackgroundNotification: NSNotification.Name { NSNotification.Name("background") }
-    public nonisolated class var willEnterForegroundNotification: NSNotification.Name { NSNotification.Name("foreground") }
+    public nonisolated class var didBecomeActiveNotification: NSNotification.Name { NSNotification.Name("active") }
+    public nonisolated class var willResignActiveNotification: NSNotification.Name { NSNotification.Name("resign") }
     public class var shared: UIApplication { UIApplication() }
     public class var openSettingsURLString: String { "" }
     public var isIdleTimerDisabled = false
