@@ -110,7 +110,9 @@ def test_IO2_every_backend_of_executorch_that_a_bundle_may_ask_for_is_linked_who
         for i, flag in enumerate(flags)
         if flag == "-force_load"
     ]
-    linked = [needed["product"] for needed in runtime["dependencies"]]
+    linked = [needed["product"] for needed in runtime["dependencies"] if "sdk" not in needed]
+    system = [needed["sdk"] for needed in runtime["dependencies"] if "sdk" in needed]
+    assert system == [f"{name}.framework" for name in ("Accelerate", "CoreGraphics", "CoreImage", "CoreVideo")]
     assert asked and forced == asked and linked == ["executorch", *(f"backend_{name}" for name in asked)]
     assert flags[0] == "$(inherited)"
     platforms = {key: value for key, value in runtime["settings"]["base"].items() if key.startswith("ET_PLATFORM")}
@@ -119,6 +121,16 @@ def test_IO2_every_backend_of_executorch_that_a_bundle_may_ask_for_is_linked_who
     assert "OTHER_LDFLAGS" not in project["targets"]["Demo"]["settings"]["base"]
     assert not any(needed.get("package") == "ExecuTorch" for needed in project["targets"]["Demo"]["dependencies"])
     assert "import MobileBilayerCore" not in swift(APP / "Runtime")
+
+
+def test_what_mediapipe_registers_is_loaded_by_the_app_and_not_again_by_its_tests():
+    pods = (DEMO / "Podfile").read_text("utf-8")
+    assert re.search(r"target 'DemoTests' do\s+inherit! :search_paths\s+end", pods)
+    hook = pods.partition("post_install do")[2]
+    assert "Pods-*DemoTests/*.xcconfig" in hook
+    pattern = re.search(r"gsub\(/(.*)/, ''\)", hook)[1]
+    flags = '$(inherited) -force_load "${PODS_ROOT}/a b/libMediaPipeTasksCommon_device_graph.a" -ObjC -force_load c.a'
+    assert re.sub(pattern, "", flags).split() == ["$(inherited)", "-ObjC"]
 
 
 def test_the_shader_is_compiled_so_that_it_knows_what_is_no_number(project):
@@ -136,9 +148,22 @@ def test_AN5_what_is_recorded_is_never_mirrored():
     assert "mirrored: content.mirrored" in (drawing / "CompositorView.swift").read_text("utf-8")
 
 
-def test_the_app_asks_for_the_camera_alone_in_androids_words(info, project):
+def test_AN5_how_a_sensor_lies_is_asked_of_the_phone_and_nothing_turns_the_frames_before_the_core_does():
+    sources = APP / "Sources"
+    assert "videoRotationAngleForHorizonLevelPreview" in (sources / "Screens" / "CameraPreview.swift").read_text(
+        "utf-8"
+    )
+    assert not re.search(r"sensorDegrees|interfaceOrientation", swift(sources))
+    camera = (sources / "Live" / "CameraSource.swift").read_text("utf-8")
+    assert re.findall(r"(?:videoRotationAngle|isVideoMirrored) = (\w+)", camera) == ["false", "0"]
+
+
+def test_the_app_asks_for_the_camera_in_androids_words_and_for_what_a_share_sheet_saves(info, project):
     asked = [key for key in info if key.endswith("UsageDescription")]
-    assert asked == ["NSCameraUsageDescription"]
+    # "Save Video" is the share sheet's own, and iOS ends an app without the second where somebody taps it.
+    assert "ShareLink(Words.shareVideo" in swift(APP / "Sources")
+    assert asked == ["NSCameraUsageDescription", "NSPhotoLibraryAddUsageDescription"]
+    assert info["NSPhotoLibraryAddUsageDescription"].startswith("A video that you save")
     strings = (ANDROID / "app/src/main/res/values/strings.xml").read_text("utf-8")
     assert info["NSCameraUsageDescription"] == re.search(r'name="camera_needed">(.*)</string>', strings)[1]
     assert "UIBackgroundModes" not in info and info["ITSAppUsesNonExemptEncryption"] is False

@@ -62,7 +62,7 @@ enum Avatars {
     static func open(_ from: URL) throws -> String {
         let scoped = from.startAccessingSecurityScopedResource()
         defer { if scoped { from.stopAccessingSecurityScopedResource() } }
-        let content = try read(from)
+        let content = try coordinated(from)
         _ = try Avatar.load(content, where: "The file", bundle: try Models.choice().bundle)
         return try keep(newName("file"), content)
     }
@@ -73,6 +73,17 @@ enum Avatars {
         } catch {
             throw MobileBilayerError(Words.notWritten(name, error.localizedDescription), cause: error)
         }
+    }
+
+    /// Of another app's folder, or of one that a cloud has: whoever has it may have to fetch it first.
+    private static func coordinated(_ from: URL) throws -> Data {
+        var refused: NSError?
+        var content: Result<Data, any Error>?
+        NSFileCoordinator().coordinate(readingItemAt: from, options: .withoutChanges, error: &refused) { place in
+            content = Result { try read(place) }
+        }
+        guard let content else { throw MobileBilayerError(Words.fileUnreadable(from.lastPathComponent), cause: refused) }
+        return try content.get()
     }
 
     private static func read(_ from: URL) throws -> Data {

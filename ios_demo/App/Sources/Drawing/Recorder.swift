@@ -21,9 +21,12 @@ final class Recorder {
         do {
             output = try Output(url, sidePx)
         } catch {
-            throw MobileBilayerError(Words.recordingFailed(error.localizedDescription), cause: error)
+            throw error as? MobileBilayerError ?? MobileBilayerError(Words.recordingFailed(error.localizedDescription), cause: error)
         }
     }
+
+    /// Whether no frame more can be written, as where there is no space left: `finish` says why.
+    var hasFailed: Bool { output.hasFailed }
 
     /// One frame more: what `compositor` draws now, never mirrored. It is left out where the encoder is too far behind.
     func append(from compositor: MetalCompositor, capturedNs: Int64) {
@@ -31,8 +34,9 @@ final class Recorder {
         if cache == nil { CVMetalTextureCacheCreate(nil, nil, compositor.device, nil, &cache) }
         guard let cache, let pixels = output.next() else { return }
         var made: CVMetalTexture?
-        let format = MetalCompositor.pixelFormat
-        CVMetalTextureCacheCreateTextureFromImage(nil, cache, pixels, nil, format, sidePx, sidePx, 0, &made)
+        // Said, as Core Video leaves open what is the default.
+        let usage = [kCVMetalTextureUsage: MTLTextureUsage.renderTarget.rawValue] as CFDictionary
+        CVMetalTextureCacheCreateTextureFromImage(nil, cache, pixels, usage, MetalCompositor.pixelFormat, sidePx, sidePx, 0, &made)
         guard let made, let target = CVMetalTextureGetTexture(made) else { return output.leave() }
         let begin = firstNs ?? capturedNs
         firstNs = begin
@@ -116,6 +120,9 @@ private final class Output: @unchecked Sendable {  // the queue has what changes
         if !writer.startWriting() { throw writer.error ?? MobileBilayerError(Words.recordingFailed("the encoder")) }
         writer.startSession(atSourceTime: .zero)
     }
+
+    /// The writer may be asked from any thread.
+    var hasFailed: Bool { writer.status == .failed }
 
     /// Pixels to be drawn into, which come back by `append` or `leave`; nil where too many are on their way.
     func next() -> CVPixelBuffer? {

@@ -20,15 +20,7 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
 
     private let lock = NSLock()
     private var live: LiveSession?
-    private var facing = Facing.front
-    private var displayDegrees = 0
-
-    /// By how many degrees clockwise a camera's picture is to be turned to be upright on the display.
-    ///
-    /// On iPhones every camera's sensor lies alike: its picture is upright when the phone lies on its side.
-    static func rotation(_ facing: Facing, displayDegrees: Int) -> Int {
-        (try? Orientation(sensorDegrees: 90, displayDegrees: displayDegrees, facing: facing))?.rotation ?? 90
-    }
+    private var rotation = 90  // of most phones held upright
 
     /// `onInterrupted` says when another app takes the camera, and when it gives it back; both may come from any thread.
     init(onError: @escaping @Sendable (any Error) -> Void, onInterrupted: @escaping @Sendable (Bool) -> Void) {
@@ -42,12 +34,17 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
         let ended = center.addObserver(forName: AVCaptureSession.interruptionEndedNotification, object: session, queue: nil) {
             [weak self] _ in self?.onInterrupted(false)
         }
+        // Nobody may be told of the end of an interruption during which the session was stopped, as behind the screen.
+        let started = center.addObserver(forName: AVCaptureSession.didStartRunningNotification, object: session, queue: nil) {
+            [weak self] _ in
+            if let self { onInterrupted(session.isInterrupted) }
+        }
         let failed = center.addObserver(forName: AVCaptureSession.runtimeErrorNotification, object: session, queue: nil) {
             [weak self] note in
             let why = (note.userInfo?[AVCaptureSessionErrorKey] as? any Error)?.localizedDescription ?? "no reason was given"
             self?.onError(MobileBilayerError(Words.cameraBroken(why)))
         }
-        observers = [began, ended, failed]
+        observers = [began, ended, started, failed]
     }
 
     deinit { observers.forEach(NotificationCenter.default.removeObserver) }
@@ -55,8 +52,8 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
     /// Who gets the frames, if anybody.
     func feed(_ session: LiveSession?) { locked { live = session } }
 
-    /// The display was turned: as `Orientation.displayDegrees`.
-    func turn(_ degrees: Int) { locked { displayDegrees = degrees } }
+    /// By how many degrees clockwise frames are to be turned from now on: see `PreviewView`.
+    func turn(_ degrees: Int) { locked { rotation = degrees } }
 
     /// Whether there is a camera that looks that way.
     static func has(_ facing: Facing) -> Bool { device(facing) != nil }
@@ -95,7 +92,6 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
         } catch {
             throw MobileBilayerError(Words.cameraBroken(error.localizedDescription), cause: error)
         }
-        locked { self.facing = facing }
         session.startRunning()
         return facing
     }
@@ -117,9 +113,8 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
     }
 
     func captureOutput(_ output: AVCaptureOutput, didOutput sampleBuffer: CMSampleBuffer, from connection: AVCaptureConnection) {
-        let (live, facing, displayDegrees) = locked { (self.live, self.facing, self.displayDegrees) }
+        let (live, rotation) = locked { (self.live, self.rotation) }
         guard let live, let frame = CMSampleBufferGetImageBuffer(sampleBuffer) else { return }
-        let rotation = CameraSource.rotation(facing, displayDegrees: displayDegrees)
         do {
             CVPixelBufferLockBaseAddress(frame, .readOnly)
             defer { CVPixelBufferUnlockBaseAddress(frame, .readOnly) }
@@ -161,7 +156,7 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
         return full ? (is709 ? .fullBt709 : .fullBt601) : (is709 ? .videoBt709 : .videoBt601)
     }
 
-    private static func device(_ facing: Facing) -> AVCaptureDevice? {
+    static func device(_ facing: Facing) -> AVCaptureDevice? {
         AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: facing == .front ? .front : .back)
     }
 

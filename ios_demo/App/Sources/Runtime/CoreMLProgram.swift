@@ -139,15 +139,16 @@ extension PictureBuffer {
     }
 }
 
-/// The bundle's packages as this phone's Core ML has compiled them: once for each bundle and iOS, and kept. Where they are there is all
-/// of them.
+/// The bundle's packages as this phone's Core ML has compiled them: once for each bundle and iOS, and kept.
 func compiledPackages(_ bundle: ModelBundle) throws -> [String: URL] {
     let manifest = bundle.manifest
     let programs = try keptFolder(.cachesDirectory).appendingPathComponent("programs")
     let of = String(bundle.sha256.prefix(16))
     let folder = programs.appendingPathComponent("\(of) \(ProcessInfo.processInfo.operatingSystemVersionString)")
     let manager = FileManager.default
-    if !manager.fileExists(atPath: folder.path) {
+    let compiled = Dictionary(uniqueKeysWithValues: manifest.methods.keys.map { ($0, folder.appendingPathComponent("\($0).mlmodelc")) })
+    // iOS empties caches where the phone is full, and not always all of a folder.
+    if !compiled.values.allSatisfy({ manager.fileExists(atPath: $0.path) }) {
         let aside = manager.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         defer { try? manager.removeItem(at: aside) }
         try bundle.writeProgram(to: aside)
@@ -159,7 +160,7 @@ func compiledPackages(_ bundle: ModelBundle) throws -> [String: URL] {
                 try manager.moveItem(at: MLModel.compileModel(at: package), to: kept.appendingPathComponent("\(name).mlmodelc"))
             }
             try manager.createDirectory(at: programs, withIntermediateDirectories: true)
-            // Of an older iOS.
+            // Of an older iOS, or of which a part is gone.
             for old in try manager.contentsOfDirectory(at: programs, includingPropertiesForKeys: nil)
             where old.lastPathComponent.hasPrefix(of) {
                 try manager.removeItem(at: old)
@@ -169,8 +170,7 @@ func compiledPackages(_ bundle: ModelBundle) throws -> [String: URL] {
             throw notLoaded(bundle, manifest.program, error)
         }
     }
-    let names = manifest.methods.keys.map { ($0, folder.appendingPathComponent("\($0).mlmodelc")) }
-    return Dictionary(uniqueKeysWithValues: names)
+    return compiled
 }
 
 private func notLoaded(_ bundle: ModelBundle, _ what: String, _ error: any Error) -> MobileBilayerError {

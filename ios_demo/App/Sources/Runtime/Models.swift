@@ -1,6 +1,7 @@
 import ExecuTorchRuntime
 import Foundation
 import MobileBilayerCore
+import UIKit
 
 /// The bundle that runs on this phone, and where on it. Chosen and checked once in the app's life; no call is for the main thread: see
 /// `onWorker`.
@@ -44,6 +45,7 @@ enum Models {
 private final class ModelsState: @unchecked Sendable {
     private let choosing = NSLock()
     private var chosen: Models.Choice?
+    private let screen = OnTheScreen()
     private let lock = NSLock()
     private var coldMs: Double?
     private var warmMs: Double?
@@ -93,8 +95,9 @@ private final class ModelsState: @unchecked Sendable {
             return (unit, [])
         }
         let key = "unit \(bundle.sha256) \(systemName())"
-        if let kept = UserDefaults.standard.stringArray(forKey: key), let unit = kept.first {
-            _ = try frameMs(bundle, unit: unit, frames: 1)
+        if let kept = UserDefaults.standard.stringArray(forKey: key), let unit = kept.first,
+            (try? frameMs(bundle, unit: unit, frames: 1)) != nil  // why not is told when all are asked, below
+        {
             return (unit, Array(kept.dropFirst()))
         }
         let choice = try UnitChoice.choose(computeUnits.map(\.name)) { try frameMs(bundle, unit: $0, frames: 30) }
@@ -104,9 +107,15 @@ private final class ModelsState: @unchecked Sendable {
 
     /// The median of some frames of the network there. Throws `MobileBilayerError` if they are not what the student gave.
     private func frameMs(_ bundle: ModelBundle, unit: String, frames: Int) throws -> Double {
-        let network = try Models.network(of: bundle, unit: unit)
-        defer { network.close() }
-        return try autoreleasepool {
+        try screen.run {
+            let network = try Models.network(of: bundle, unit: unit)
+            defer { network.close() }
+            return try measured(bundle, network, frames)
+        }
+    }
+
+    private func measured(_ bundle: ModelBundle, _ network: FrameNetwork, _ frames: Int) throws -> Double {
+        try autoreleasepool {
             try bundle.verify(network)
             guard let method = bundle.manifest.methods["render_layers"] else { return 0 }
             let inputs = method.inputs.map { Tensor.zeros($0.shape) }
@@ -125,11 +134,57 @@ private final class ModelsState: @unchecked Sendable {
     private func programFile(_ bundle: ModelBundle) throws -> URL {
         let programs = try keptFolder(.cachesDirectory).appendingPathComponent("programs")
         let folder = programs.appendingPathComponent(String(bundle.sha256.prefix(16)))
-        if !FileManager.default.fileExists(atPath: folder.path) { try bundle.writeProgram(to: folder) }
-        return folder.appendingPathComponent(bundle.manifest.program)
+        let file = folder.appendingPathComponent(bundle.manifest.program)
+        if !FileManager.default.fileExists(atPath: file.path) {
+            try? FileManager.default.removeItem(at: folder)
+            try bundle.writeProgram(to: folder)
+        }
+        return file
     }
 
     private func firstEver(_ bundle: ModelBundle) -> String { "first_ever_ms \(bundle.sha256)" }
+}
+
+/// Where work for the graphics belongs: behind the screen iOS refuses it, and what is measured there tells nothing of a compute unit.
+private final class OnTheScreen: @unchecked Sendable {  // the condition's lock is around what changes
+    private let condition = NSCondition()
+    private var left = 0
+    private var isAway = false
+
+    init() {
+        let center = NotificationCenter.default
+        _ = center.addObserver(forName: UIApplication.willResignActiveNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(away: true)
+        }
+        _ = center.addObserver(forName: UIApplication.didBecomeActiveNotification, object: nil, queue: nil) { [weak self] _ in
+            self?.moved(away: false)
+        }
+    }
+
+    /// `act`, as soon as the app is there, and once more where it left meanwhile. Not for the main thread.
+    func run<T>(_ act: () throws -> T) throws -> T {
+        while true {
+            let before = stay()
+            let made = Result { try act() }
+            if before == stay() { return try made.get() }
+        }
+    }
+
+    /// Waits until the app is there; the same number as long as it stays.
+    private func stay() -> Int {
+        condition.lock()
+        defer { condition.unlock() }
+        while isAway { condition.wait() }
+        return left
+    }
+
+    private func moved(away: Bool) {
+        condition.lock()
+        defer { condition.unlock() }
+        isAway = away
+        if away { left += 1 }
+        condition.broadcast()
+    }
 }
 
 /// Where ExecuTorch's backends compute; Core ML's delegate chooses itself.

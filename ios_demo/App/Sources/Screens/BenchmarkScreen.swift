@@ -33,7 +33,12 @@ struct BenchmarkScreen: View {
         .onDisappear { stop() }
         .onChange(of: phase) { _, now in
             // Nothing is drawn any more, so nothing can be measured.
-            if now == .active { stage.wake() } else { stop() }
+            if now == .active {
+                stage.wake()
+            } else {
+                stop()
+                UIApplication.shared.isIdleTimerDisabled = false
+            }
         }
     }
 
@@ -62,7 +67,8 @@ struct BenchmarkScreen: View {
                 message = Words.benchmarkWhat
                 told = Told(error)
             }
-            UIApplication.shared.isIdleTimerDisabled = false
+            // Of a run that was stopped this comes late: the live screen may have asked to stay on.
+            if !Task.isCancelled { UIApplication.shared.isIdleTimerDisabled = false }
             running = nil
         }
     }

@@ -7,7 +7,7 @@ import UIKit
 struct CameraPreview: UIViewRepresentable {
     let session: AVCaptureSession
     let facing: Facing
-    /// Told when the display was turned: as `Orientation.displayDegrees`.
+    /// Told when the display was turned, or another camera lies otherwise: by how many degrees clockwise its frames are to be turned.
     let onTurn: @MainActor (Int) -> Void
 
     func makeUIView(context: Context) -> PreviewView {
@@ -24,11 +24,13 @@ struct CameraPreview: UIViewRepresentable {
     }
 }
 
-/// A view whose layer is the preview.
+/// A view that holds the preview. It knows how the camera's picture is to be turned: sensors lie otherwise in newer iPhones and iPads than
+/// in older ones, and AVFoundation tells it for a preview that is on the screen.
 final class PreviewView: UIView {
     let preview = AVCaptureVideoPreviewLayer()
     var facing = Facing.front
     var onTurn: @MainActor (Int) -> Void = { _ in }
+    private var coordinator: AVCaptureDevice.RotationCoordinator?
     private var degrees: Int?
 
     override init(frame: CGRect) {
@@ -46,24 +48,13 @@ final class PreviewView: UIView {
 
     /// Follow the display, and tell of it.
     func turn() {
-        guard let orientation = window?.windowScene?.interfaceOrientation else { return }
-        let now = PreviewView.degrees(orientation)
-        if let connection = preview.connection {
-            let angle = CGFloat(CameraSource.rotation(facing, displayDegrees: now))
-            if connection.isVideoRotationAngleSupported(angle) { connection.videoRotationAngle = angle }
-        }
-        if now == degrees { return }
+        guard window != nil, let device = CameraSource.device(facing) else { return }
+        if coordinator?.device !== device { coordinator = AVCaptureDevice.RotationCoordinator(device: device, previewLayer: preview) }
+        guard let angle = coordinator?.videoRotationAngleForHorizonLevelPreview else { return }
+        if let connection = preview.connection, connection.isVideoRotationAngleSupported(angle) { connection.videoRotationAngle = angle }
+        let now = Int(angle.rounded())
+        if now == degrees || now % 90 != 0 { return }
         degrees = now
-        onTurn(now)
-    }
-
-    /// By how much the display is turned, as `Orientation.displayDegrees`: landscapeRight has the phone's top to the left.
-    private static func degrees(_ orientation: UIInterfaceOrientation) -> Int {
-        switch orientation {
-        case .landscapeRight: 90
-        case .portraitUpsideDown: 180
-        case .landscapeLeft: 270
-        default: 0
-        }
+        onTurn(now % 360)
     }
 }

@@ -95,10 +95,10 @@ final class LiveModel: ObservableObject {
                 }
                 if start == starts { begin(made) } else { release(made) }
             } catch {
-                if start == starts {
-                    isStarting = false
-                    message = ""
-                }
+                // What failed behind the screen, as the graphics do there, is begun anew.
+                if start != starts { return }
+                isStarting = false
+                message = ""
                 tell(error)
             }
         }
@@ -133,7 +133,7 @@ final class LiveModel: ObservableObject {
             cameraIsOpen = true
             stage.mirrored = facing == .front
             session?.pipeline.restart()  // another picture, perhaps another person
-            if !isInFront { camera.stop() }
+            if !isShown || !isInFront { camera.stop() }  // which it was told while it opened, perhaps too early
         } catch {
             tell(error)
         }
@@ -150,13 +150,14 @@ final class LiveModel: ObservableObject {
         Task { await openCamera(other, asking: true) }
     }
 
-    /// The display was turned: the upright picture is another one now.
+    /// Frames are to be turned by so many degrees clockwise from now on: the upright picture is another one.
     func turned(_ degrees: Int) {
         camera.turn(degrees)
         session?.pipeline.restart()
     }
 
     private func interrupted(_ taken: Bool) {
+        if taken == cameraIsTaken { return }
         cameraIsTaken = taken
         guard isInFront else { return }
         if taken { session?.pipeline.pause() } else { session?.pipeline.resume() }
@@ -166,6 +167,7 @@ final class LiveModel: ObservableObject {
 
     /// Twice a second: what the session says.
     func tick() {
+        if let recorder, recorder.hasFailed { stopRecording() }  // which tells why
         guard let session else { return }
         session.pacer.heat = heatNow()
         let shown = session.shown
@@ -209,6 +211,8 @@ final class LiveModel: ObservableObject {
             compositor.recorder = made
             video = nil
             isRecording = true
+        } catch let error as MobileBilayerError {
+            told = Told(error)
         } catch {
             told = Told(title: Words.errorTitle, text: Words.recordingFailed(error.localizedDescription))
         }
@@ -219,12 +223,14 @@ final class LiveModel: ObservableObject {
         isRecording = false
         guard let made = recorder else { return }
         recorder = nil
+        let writing = Unfinished("video")
         Task {
+            defer { writing.end() }
             do {
                 video = try await made.finish()
                 if video == nil { told = Told(title: Words.errorTitle, text: Words.nothingRecorded) }
             } catch {
-                told = Told(title: Words.errorTitle, text: Words.recordingFailed(error.localizedDescription))
+                told = Told(error)
             }
         }
     }
@@ -244,5 +250,21 @@ final class LiveModel: ObservableObject {
                 tell(error)
             }
         }
+    }
+}
+
+/// What is ended although the app leaves the screen meanwhile: iOS would stop it in the middle.
+@MainActor
+private final class Unfinished {
+    private var task = UIBackgroundTaskIdentifier.invalid
+
+    init(_ name: String) {
+        task = UIApplication.shared.beginBackgroundTask(withName: name) { [weak self] in self?.end() }
+    }
+
+    func end() {
+        if task == .invalid { return }
+        UIApplication.shared.endBackgroundTask(task)
+        task = .invalid
     }
 }

@@ -25,6 +25,14 @@ open class AVCaptureDevice: NSObject {
         public static let builtInWideAngleCamera = DeviceType()
     }
 
+    public final class RotationCoordinator: NSObject {
+        public weak var device: AVCaptureDevice?
+        /// Of a layer on the screen; 0 of another one.
+        public var videoRotationAngleForHorizonLevelPreview: CGFloat { 0 }
+
+        public init(device: AVCaptureDevice, previewLayer: CALayer?) {}
+    }
+
     public class func `default`(_ deviceType: DeviceType, for mediaType: AVMediaType?, position: Position) -> AVCaptureDevice? { nil }
 
     public class func authorizationStatus(for mediaType: AVMediaType) -> AVAuthorizationStatus { .denied }
@@ -83,6 +91,7 @@ open class AVCaptureSession: NSObject {
     }
 
     public class var wasInterruptedNotification: NSNotification.Name { NSNotification.Name("interrupted") }
+    public class var didStartRunningNotification: NSNotification.Name { NSNotification.Name("started") }
     public class var interruptionEndedNotification: NSNotification.Name { NSNotification.Name("ended") }
     public class var runtimeErrorNotification: NSNotification.Name { NSNotification.Name("error") }
 
@@ -91,6 +100,7 @@ open class AVCaptureSession: NSObject {
     public var inputs: [AVCaptureInput] { [] }
     public var outputs: [AVCaptureOutput] { [] }
     public var isRunning: Bool { false }
+    public var isInterrupted: Bool { false }
     public var synchronizationClock: CMClock? { nil }
 
     public override init() {}

@@ -19,6 +19,8 @@ public func CVMetalTextureCacheCreateTextureFromImage(
 
 public func CVMetalTextureGetTexture(_ image: CVMetalTexture) -> (any MTLTexture)? { nil }
 
+public let kCVMetalTextureUsage: CFString = "Usage"
+
 public final class CVPixelBufferPool {}
 
 @discardableResult

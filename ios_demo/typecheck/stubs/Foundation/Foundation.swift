@@ -17,5 +17,17 @@ extension URL {
     func stopAccessingSecurityScopedResource() {}
 }
 
+class NSFileCoordinator: NSObject {
+    struct ReadingOptions: OptionSet, Sendable {
+        static let withoutChanges = ReadingOptions(rawValue: 1)
+        let rawValue: UInt
+    }
+
+    func coordinate(
+        readingItemAt url: URL, options: ReadingOptions = [], error outError: UnsafeMutablePointer<NSError?>?,
+        byAccessor reader: (URL) -> Void
+    ) { reader(url) }
+}
+
 /// Of ObjectiveC.
 func autoreleasepool<Result>(invoking body: () throws -> Result) rethrows -> Result { try body() }

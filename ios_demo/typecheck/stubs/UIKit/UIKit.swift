@@ -49,11 +49,21 @@ open class UIWindow: UIView {
     public func makeKeyAndVisible() {}
 }
 
+public struct UIBackgroundTaskIdentifier: Equatable, Sendable {
+    public static let invalid = UIBackgroundTaskIdentifier()
+}
+
 open class UIApplication: UIResponder {
+    public nonisolated class var didBecomeActiveNotification: NSNotification.Name { NSNotification.Name("active") }
+    public nonisolated class var willResignActiveNotification: NSNotification.Name { NSNotification.Name("resign") }
     public class var shared: UIApplication { UIApplication() }
     public class var openSettingsURLString: String { "" }
     public var isIdleTimerDisabled = false
     public var connectedScenes: Set<UIScene> { [] }
 
     public func open(_ url: URL) {}
+    public nonisolated func beginBackgroundTask(
+        withName taskName: String?, expirationHandler handler: (@MainActor @Sendable () -> Void)? = nil
+    ) -> UIBackgroundTaskIdentifier { .invalid }
+    public nonisolated func endBackgroundTask(_ identifier: UIBackgroundTaskIdentifier) {}
 }
