@@ -135,10 +135,7 @@ private final class ModelsState: @unchecked Sendable {
         let programs = try keptFolder(.cachesDirectory).appendingPathComponent("programs")
         let folder = programs.appendingPathComponent(String(bundle.sha256.prefix(16)))
         let file = folder.appendingPathComponent(bundle.manifest.program)
-        if !FileManager.default.fileExists(atPath: file.path) {
-            try? FileManager.default.removeItem(at: folder)
-            try bundle.writeProgram(to: folder)
-        }
+        if !FileManager.default.fileExists(atPath: file.path) { try bundle.writeProgram(to: folder) }
         return file
     }
 
