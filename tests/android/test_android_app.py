@@ -1,6 +1,7 @@
 """The Android app, as far as it can be checked without a phone or an Android SDK: types, manifest, resources, assets, native libraries."""
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -210,12 +211,11 @@ def test_AN4_a_library_that_lies_askew_in_the_apk_fails(tmp_path):
 
 
 @needs_tools
-def test_AN4_real_libraries_of_an_android_build_are_read(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(DEMO / "typecheck")
-    import check as typecheck
-    from toolchain import cache_folder
-
-    real = (typecheck.executorch_package(cache_folder()) / typecheck.NATIVE_LIBRARY).read_bytes()
+def test_AN4_real_libraries_of_an_android_build_are_read(tmp_path):
+    specification = importlib.util.spec_from_file_location("typecheck_android", DEMO / "typecheck" / "check.py")
+    typecheck = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(typecheck)
+    real = (typecheck.executorch_package(typecheck.cache_folder()) / typecheck.NATIVE_LIBRARY).read_bytes()
     done = run(DEMO / "check_apk.py", apk(tmp_path / "app.apk", {"arm64-v8a/libcpuinfo.so": real}))
     assert done.returncode == 0, done.stderr
     # The same with the alignment of its loaded parts taken down to 4 KB.

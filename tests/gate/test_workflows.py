@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 COMES_WITH_THE_APP = {"emulator"} if not (ROOT / "android_demo" / "settings.gradle.kts").is_file() else set()
 # What runners bring, or what a step before has installed.
-TOOLS = {"apt-get", "pip", "python", "pytest", "gradle", "echo", "sudo", "mobile-bilayer", ".ci/run"}
+TOOLS = {"apt-get", "pip", "python", "pytest", "./gradlew", "echo", "sudo", "mobile-bilayer", ".ci/run"}
+OF_MACS = {"brew", "swift", "xcodegen", "xcodebuild"}
 
 
 def steps() -> list:
@@ -21,7 +22,8 @@ def steps() -> list:
     for path in WORKFLOWS:
         for job, about in yaml.safe_load(path.read_text("utf-8"))["jobs"].items():
             if job not in COMES_WITH_THE_APP:
-                found += [pytest.param(step, id=f"{path.stem}-{job}-{i}") for i, step in enumerate(about["steps"])]
+                on_mac = about["runs-on"].startswith("macos")
+                found += [pytest.param(step, on_mac, id=f"{path.stem}-{job}-{i}") for i, step in enumerate(about["steps"])]
     return found
 
 
@@ -48,8 +50,8 @@ def test_a_workflow_is_whole(path):
             assert set(step) <= {"name", "uses", "with", "run", "working-directory"}
 
 
-@pytest.mark.parametrize("step", steps())
-def test_a_step_calls_what_exists_and_pins_what_is_not_ours(step):
+@pytest.mark.parametrize(("step", "on_mac"), steps())
+def test_a_step_calls_what_exists_and_pins_what_is_not_ours(step, on_mac):
     if "uses" in step:
         assert re.fullmatch(r"[\w.-]+/[\w./-]+@v\d+\.\d+\.\d+", step["uses"])
     folder = step.get("working-directory") or step.get("with", {}).get("working-directory", ".")
@@ -57,11 +59,18 @@ def test_a_step_calls_what_exists_and_pins_what_is_not_ours(step):
     known = typer.main.get_command(cli.app).commands
     for command in commands(step):
         words = command.split()
-        assert words[0] in TOOLS, command
+        assert words[0] in TOOLS | (OF_MACS if on_mac else set()), command
         if words[0] == "mobile-bilayer":
             assert words[1] in known
-        if words[0] == "gradle":
-            assert (ROOT / folder / "settings.gradle.kts").is_file()
+        if words[0] == "./gradlew":
+            assert (ROOT / folder / "gradlew").is_file() and (ROOT / folder / "settings.gradle.kts").is_file()
+        if words[0] == "xcodegen":
+            assert (ROOT / folder / "project.yml").is_file()
+        if words[0] == "swift":
+            assert (ROOT / folder / words[words.index("--package-path") + 1] / "Package.swift").is_file()
+        if words[0] == "xcodebuild":
+            project = yaml.safe_load((ROOT / folder / "project.yml").read_text("utf-8"))
+            assert words[words.index("-workspace") + 1] == f"{project['name']}.xcworkspace"
         for word in words:
             if word.startswith("tests/") or word.endswith(".py") or word == ".ci/run":
                 assert (ROOT / folder / word).exists(), command
