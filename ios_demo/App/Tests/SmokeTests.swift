@@ -1,3 +1,5 @@
+import CoreVideo
+import Foundation
 import MobileBilayerCore
 import XCTest
 
@@ -42,6 +44,33 @@ final class SmokeTests: XCTestCase {
         let theirs = try Avatars.load(Avatars.first).texture.pixels
         let apart = zip(theirs, avatar.texture.pixels).reduce(0) { $0 + abs(Int($1.0) - Int($1.1)) }
         XCTAssertLessThan(Double(apart) / Double(theirs.count), 8)
+    }
+
+    func test_AN3_a_cameras_frame_is_read_where_its_rows_lie_and_turned_upright() throws {
+        let (width, height) = (642, 480)  // rows of 642 bytes lie further apart
+        var made: CVPixelBuffer?
+        let surface = [kCVPixelBufferIOSurfacePropertiesKey: [:] as CFDictionary] as CFDictionary
+        let code = CVPixelBufferCreate(nil, width, height, kCVPixelFormatType_420YpCbCr8BiPlanarFullRange, surface, &made)
+        XCTAssertEqual(code, kCVReturnSuccess)
+        let frame = try XCTUnwrap(made)
+        CVPixelBufferLockBaseAddress(frame, [])
+        defer { CVPixelBufferUnlockBaseAddress(frame, []) }
+        for plane in 0..<2 {  // grey, dark on the left and bright on the right
+            let base = try XCTUnwrap(CVPixelBufferGetBaseAddressOfPlane(frame, plane))
+            let stride = CVPixelBufferGetBytesPerRowOfPlane(frame, plane)
+            for y in 0..<CVPixelBufferGetHeightOfPlane(frame, plane) {
+                let row = base.advanced(by: y * stride).assumingMemoryBound(to: UInt8.self)
+                for x in 0..<width { row[x] = plane == 1 ? 128 : x < width / 2 ? 60 : 200 }
+            }
+        }
+        let upright = try YuvConverter().toRgba(CameraSource.yuv(frame), rotation: 90)
+        XCTAssertEqual([upright.width, upright.height], [height, width])
+        for (y, grey) in [(0, 60), (width / 2 - 1, 60), (width / 2, 200), (width - 1, 200)] {
+            for x in [0, height - 1] {
+                let at = 4 * (y * height + x)
+                for c in 0..<3 { XCTAssertEqual(Int(upright.pixels[at + c]), grey, accuracy: 1) }
+            }
+        }
     }
 
     func test_AN1_a_portrait_drives_itself_is_closed_while_it_runs_and_starts_a_second_time() throws {

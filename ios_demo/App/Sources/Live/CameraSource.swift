@@ -132,7 +132,7 @@ final class CameraSource: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate
     }
 
     /// A locked frame, where it lies.
-    private static func yuv(_ frame: CVPixelBuffer) throws -> YuvImage {
+    static func yuv(_ frame: CVPixelBuffer) throws -> YuvImage {
         let (width, height) = (CVPixelBufferGetWidth(frame), CVPixelBufferGetHeight(frame))
         func plane(_ i: Int) throws -> (data: UnsafeRawBufferPointer, stride: Int) {
             guard let base = CVPixelBufferGetBaseAddressOfPlane(frame, i) else {
