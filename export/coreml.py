@@ -151,13 +151,12 @@ def convert(
 
 def _palettized(ct: Any, model: Any, bits: int) -> Any:
     """Weights of few values, but for the heads', which are float32, and never fewer than `LEAST_BITS_OF_SMALL` in small layers."""
-    palette = {n: ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=n) for n in {bits, max(bits, LEAST_BITS_OF_SMALL)}}
+    usual, of_small = (ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=n) for n in (bits, max(bits, LEAST_BITS_OF_SMALL)))
     of_layers = {}
     for op in model._mil_program.functions["main"].find_ops(op_type="conv"):
-        small = op.weight.val.size < SMALL_LAYER
         head = op.outputs[0].is_tensor_or_scalar_of("fp32")
-        of_layers[op.name] = None if head else palette[max(bits, LEAST_BITS_OF_SMALL) if small else bits]
-    config = ct.optimize.coreml.OptimizationConfig(op_type_configs={"conv": palette[bits]}, op_name_configs=of_layers)
+        of_layers[op.name] = None if head else of_small if op.weight.val.size < SMALL_LAYER else usual
+    config = ct.optimize.coreml.OptimizationConfig(op_name_configs=of_layers)
     return ct.optimize.coreml.palettize_weights(model, config)
 
 
