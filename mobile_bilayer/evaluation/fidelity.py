@@ -72,7 +72,7 @@ class ClipRenders:
     frames, consecutive  as in `ClipValues`
     source   (3, 256, 256), the clip's first frame
     targets  (T, 3, 256, 256), weight (T, 1, 256, 256) as `to_tensors` gives it
-    parts    {metric of parts: (T, 1, 256, 256) bool}, where it is measured
+    parts    {"opened_mouth", "shut_eyes": (T, 1, 256, 256) bool}, where there is something that the source does not show
     renders  {method: (T, 3, 256, 256)}, as a screen shows them, in steps of 1/255
     real     (N, 3, 256, 256), the consecutive frames
     moving   {method: ((N - 1) * STEPS + 1, 3, 256, 256)} in small steps from each of those to the next; empty where
@@ -317,7 +317,7 @@ def _render(clip: PreparedClip, methods: Mapping[str, Method], targets: int, fra
         changed_parts(clip.landmarks[0], clip.landmarks[frame], points)
         for frame, points in zip(wanted, batch["points"].numpy(), strict=True)
     ]
-    parts_of = {name: torch.from_numpy(np.stack([of[name] for of in changed])[:, None]) for name in PART_METRICS}
+    parts_of = {name: torch.from_numpy(np.stack([of[name] for of in changed])[:, None]) for name in changed[0]}
     source, targets, weight = batch["image"][0], batch["target"], batch["weight"]
     return ClipRenders(clip, wanted, consecutive, source, targets, weight, parts_of, renders, real, moving)
 

@@ -49,8 +49,13 @@ PART_METRICS = {
     "opened_mouth": Metric(
         "opened mouth", "lower", 3, "L1 between the lips of targets that open them, where the source shows none of it"
     ),
+    "mouth_contrast": Metric(
+        "mouth contrast", "higher", 2,
+        "of the same mouths: how far light and dark lie apart there (standard deviation of greys), in render and target, the "
+        "smaller over the larger; a blur where teeth should be has little of it",
+    ),
     "shut_eyes": Metric("shut eyes", "lower", 3, "L1 around each of the target's eyes that is less than half as open as the source's"),
-}
+}  # fmt: skip
 FACE_METRICS = {
     "keypoints": Metric(
         "keypoints %", "lower", 2,
@@ -87,6 +92,7 @@ SKIN = slice(0, 468)  # of the 478; the irises behind them follow the gaze more 
 OUTER_EYE_CORNERS = (33, 263)
 OPENED = 0.07  # of a mouth's width, beyond twice the source's opening: there the source shows nothing to warp
 SHUT = 0.5  # of the source's eye
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue
 PSNR_LIMIT_DB = 100.0  # of equal pictures, whose true value would make every mean infinite
 
 
@@ -130,7 +136,7 @@ class PixelMeasures:
 
 
 def changed_parts(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
-    """Where a target shows what its source can't: {name of `PART_METRICS`: (256, 256) bool}, all False where it does not.
+    """Where a target shows what its source can't: {"opened_mouth", "shut_eyes": (256, 256) bool}, all False where it does not.
 
     source, target  landmarks (478, 3) in pixels; points (K, 2) the target's network points in [-1, 1] of its crop
     """
@@ -147,16 +153,29 @@ def changed_parts(source: np.ndarray, target: np.ndarray, points: np.ndarray) ->
             half, angle = 0.5 * np.hypot(*along), np.degrees(np.arctan2(along[1], along[0]))
             x, y = np.rint((right + left) / 2).astype(int).tolist()
             cv2.ellipse(eyes, (x, y), (round(1.1 * half), round(0.6 * half)), float(angle), 0, 360, 1, -1)
-    return dict(zip(PART_METRICS, (mouth.astype(bool), eyes.astype(bool)), strict=True))
+    return {"opened_mouth": mouth.astype(bool), "shut_eyes": eyes.astype(bool)}
+
+
+def contrast(render: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """(N,) of pictures' greys where (N, 1, H, W) bool says: the smaller standard deviation over the larger one, in [0, 1]."""
+    count = where.sum((1, 2, 3)).clamp(min=1)
+
+    def spread(picture: Tensor) -> Tensor:
+        grey = (picture * picture.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        middle = (grey * where).sum((1, 2, 3), keepdim=True) / count.view(-1, 1, 1, 1)
+        return (((grey - middle) * where).square().sum((1, 2, 3)) / count).sqrt()
+
+    ours, theirs = spread(render), spread(target)
+    return torch.minimum(ours, theirs) / torch.maximum(ours, theirs).clamp(min=1e-3)
 
 
 def parts(render: Tensor, target: Tensor, where: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """All of `PART_METRICS`, where (N, 1, H, W) bool each says; NaN where that is nowhere."""
-    out = {}
-    for name, places in where.items():
-        values = l1(render, target, places).double().numpy()
-        out[name] = np.where(places.any(-1).any(-1)[:, 0].numpy(), values, np.nan)
-    return out
+    """All of `PART_METRICS`, where (N, 1, H, W) bool of `changed_parts` say; NaN where that is nowhere."""
+    values = {name: l1(render, target, places) for name, places in where.items()}
+    values["mouth_contrast"] = contrast(render, target, where["opened_mouth"])
+    of = {"mouth_contrast": "opened_mouth"}
+    there = {name: where[of.get(name, name)].any(-1).any(-1)[:, 0].numpy() for name in values}
+    return {name: np.where(there[name], values[name].double().numpy(), np.nan) for name in PART_METRICS}
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_a_method_is_measured_by_what_it_renders_and_shown_in_its_column(tmp_pat
         write_clip(tmp_path / f"{name}.safetensors", name)
     result = evaluate_fidelity(tmp_path, {"black": black, "perfect": perfect}, targets=2, quick=True, frames=0)
     assert list(result.table) == ["static photo", "landmark warp", "black", "perfect"]
-    assert list(result.table["black"]) == [*PIXEL_METRICS, "opened_mouth"]  # no eye shuts
+    assert list(result.table["black"]) == [*PIXEL_METRICS, "opened_mouth", "mouth_contrast"]  # no eye shuts
     assert result.table["perfect"]["l1"] == 0 and result.table["perfect"]["psnr"] == 100
     # Source, driver, warp, black, perfect, and the error of the last: none.
     assert result.sheet.shape == (LABEL_PX + 2 * 256, 6 * 256, 3) and result.sheet.dtype == np.uint8
@@ -134,11 +134,11 @@ def measured_by_hand() -> Fidelity:
     clips = [
         ClipValues(
             "a", "anna", [1, 2], np.array([True, True]),
-            values(keypoints=[4.0, nan], identity=[0.5, nan], opened_mouth=[nan, 0.5], shut_eyes=[nan, nan]),
+            values(keypoints=[4.0, nan], identity=[0.5, nan], opened_mouth=[nan, 0.5], mouth_contrast=[nan, 0.1], shut_eyes=[nan, nan]),
         ),
         ClipValues(
             "b", "ben", [1, 2], np.array([True, False]),
-            values(keypoints=[nan, nan], identity=[nan, nan], opened_mouth=[0.25, 0.75], shut_eyes=[nan, nan]),
+            values(keypoints=[nan, nan], identity=[nan, nan], opened_mouth=[0.25, 0.75], mouth_contrast=[0.4, 0.4], shut_eyes=[nan, nan]),
         ),
     ]
     return Fidelity(Settings("prepared", 2, True, False), clips, np.zeros((1, 1, 3), np.uint8))
@@ -150,7 +150,8 @@ def test_lost_faces_are_counted_and_the_others_averaged(tmp_path):
     table = result.table["some"]
     assert "shut_eyes" not in table  # in none of the pairs
     assert (result.count("opened_mouth"), result.count("l1")) == (3, 4)
-    assert table == {"keypoints": 4.0, "identity": 0.5, "opened_mouth": 0.5} | dict.fromkeys(PIXEL_METRICS, 1.5)
+    of_mouths = {"opened_mouth": 0.5, "mouth_contrast": pytest.approx(0.3)}
+    assert table == {"keypoints": 4.0, "identity": 0.5} | of_mouths | dict.fromkeys(PIXEL_METRICS, 1.5)
 
 
 def test_a_render_that_is_not_a_number_is_not_passed_over():
@@ -171,7 +172,7 @@ def test_the_report_has_every_number_and_null_where_there_is_none(tmp_path):
     assert report["settings"]["targets"] == 2 and report["settings"]["prepared"] == "prepared"
     assert {name: about["better"] for name, about in report["metrics"].items()} == {
         "l1": "lower", "mouth_and_eyes": "lower", "lpips": "lower", "ssim": "higher", "psnr": "higher",
-        "opened_mouth": "lower", "keypoints": "lower", "identity": "lower",
+        "opened_mouth": "lower", "mouth_contrast": "higher", "keypoints": "lower", "identity": "lower",
     }  # fmt: skip
     assert (report["clips"], report["people"], report["pairs"], report["targets_lost"]) == (2, 2, 4, 1)
     row = report["methods"]["some"]
@@ -203,7 +204,7 @@ def test_steadiness_is_measured_on_frames_behind_each_other_and_in_steps_between
     assert [clip.consecutive for clip in result.clips] == [[1, 2, 3], [0]] and not result.clips[1].steadiness
     assert [len(seen.real) for seen in shown] == [3, 0]
     assert {name: len(frames) for name, frames in shown[0].moving.items()} == dict.fromkeys(result.methods, 9)
-    assert result.metrics == [*PIXEL_METRICS, "flicker", "clip_flicker", "opened_mouth"]
+    assert result.metrics == [*PIXEL_METRICS, "flicker", "clip_flicker", "opened_mouth", "mouth_contrast"]
     flickers = {name: row["flicker"] for name, row in result.table.items()}
     assert flickers["static photo"] == 0 and flickers["late"] == pytest.approx(51)  # of 255, back and forth
     assert 0 < flickers["landmark warp"] < 5

@@ -13,6 +13,7 @@ pytest.importorskip("torchmetrics", reason="measuring needs mobile-bilayer[evalu
 from mobile_bilayer.evaluation.metrics import (
     FaceMeasures,
     changed_parts,
+    contrast,
     identity_distance,
     keypoint_distance,
     l1,
@@ -95,6 +96,19 @@ def test_parts_are_measured_where_a_target_opens_its_mouth_or_shuts_an_eye():
     values = parts(render, target, {"opened_mouth": here, "shut_eyes": ~here})
     np.testing.assert_allclose(values["opened_mouth"], [0.25, np.nan])
     np.testing.assert_allclose(values["shut_eyes"], [0.5, 0.5])
+    np.testing.assert_allclose(values["mouth_contrast"], [0, np.nan])  # no contrast in both: none
+
+
+def test_contrast_is_of_greys_there_wherever_light_and_dark_lie():
+    target = torch.zeros(3, 3, 8, 8)
+    target[:, :, 2:4, 2:6] = 0.8  # half of what is looked at: a deviation of 0.4
+    where = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    where[:, :, 2:6, 2:6] = True
+    render = target.flip(2).clone()
+    render[1] = 0.5 * render[1] + 0.3  # half the contrast, elsewhere brighter
+    render[2] = 1.25 * render[2]  # too much of it
+    render[:, :, :2] = torch.rand(3, 3, 2, 8)
+    assert contrast(render, target, where).tolist() == pytest.approx([1, 0.5, 0.8])
 
 
 def test_l1_looks_only_where_it_is_told():
