@@ -11,6 +11,12 @@ def model_card(student: Student, facts: dict[str, object]) -> str:
     """Markdown: what it is for, what it was trained on, what was measured. Metrics come from `facts`."""
     frame = sum(p.numel() for p in student.frame.parameters())
     encoder = sum(p.numel() for p in student.encoder.parameters())
+    legs = "".join(
+        f"- **Then mouths alone**: {leg['steps']} steps, {leg['windows']} windows of {leg['identities']} people, {leg['minutes']} minutes. "
+        f"Between lips that part L1 {leg['validation']['l1_before']:.4f} -> {leg['validation']['l1_now']:.4f}, spread of greys against the "
+        f"real one's {leg['validation']['spread_before']:.2f} -> {leg['validation']['spread_now']:.2f} (people kept out of training).\n"
+        for leg in facts.get("mouth", [])
+    )
     validation = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in dict(facts.get("validation", {})).items())
     return f"""# Model card
 
@@ -20,7 +26,7 @@ A student of `mobile_bilayer`: an avatar encoder ({encoder / 1e6:.2f} M paramete
 - **Trained on**: {facts.get("clips", "?")} clips of {facts.get("identities", "?")} people, {facts.get("steps", "?")} steps,
   {facts.get("pairs", "?")} pairs of frames, {facts.get("minutes", "?")} minutes.
 - **Validation** (people kept out of training; L1 of [0, 1]): {validation or "not measured"}.
-- **Data and licence**: yours to fill in. Weights take over the limits of the data they were trained on.
+{legs}- **Data and licence**: yours to fill in. Weights take over the limits of the data they were trained on.
 - **Intended use**: animating photos of people who agreed to it. Pictures made with it carry an "AI-generated" tag.
 """
 

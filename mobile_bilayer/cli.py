@@ -44,7 +44,6 @@ app.add_typer(benchmark_app, name="benchmark")
 out = Console()
 
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="A bundle folder or zip; default: the shipped one.")]
-MouthCriticOption = Annotated[float, typer.Option(help="Weight of a small critic that looks at mouths; 0: none. Try 0.03.")]
 MotionOption = Annotated[
     str, typer.Option(help="relative: as the driver, with the photo's own face; absolute: for a driver who is in the photo.")
 ]
@@ -209,7 +208,6 @@ def student(
         Path | None, typer.Option("--from", help="Begin with these weights, of any size, instead of random ones.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    mouth_critic: MouthCriticOption = 0.0,
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights and pairs.")] = 0,
 ) -> None:
@@ -217,10 +215,38 @@ def student(
     with _extra("train"):
         from mobile_bilayer.training.student import TrainingConfig, train_student
 
-    training = TrainingConfig(learning_rate=rate, mouth_critic=mouth_critic, seed=seed)
+    training = TrainingConfig(learning_rate=rate, seed=seed)
     path = train_student(
         prepared, output, _size(size), training, steps=steps, minutes=minutes, start=start, workers=workers
     )
+    out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@train_app.command(epilog="Example:  mobile-bilayer train mouth prepared/ -o runs/mouth --from runs/mine/student.safetensors --minutes 40")
+def mouth(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote, with people who speak or laugh.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="The student that learns. Default: the shipped one.", show_default=False)
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Whose layers are kept elsewhere: of a further run, what the first began with. Default: --from.", show_default=False),
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 6e-4,
+    workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of pairs.")] = 0,
+) -> None:
+    """Teach a trained student teeth: mouths that open, and nothing else of it changes. Ctrl-C is safe: the same command continues."""
+    with _extra("train"):
+        from mobile_bilayer.training.mouth import MouthTraining, train_mouth
+
+    from mobile_bilayer.student.weights import SHIPPED
+
+    training = MouthTraining(learning_rate=rate, seed=seed)
+    path = train_mouth(prepared, output, start or SHIPPED, training, steps=steps, minutes=minutes, like=like, workers=workers)
     out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
@@ -320,7 +346,6 @@ def distill(
         float, typer.Option(help="Weight of what the teacher shows outside of mouth and eyes, 1 inside. For a good one, 0.1.")
     ] = 0.0,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    mouth_critic: MouthCriticOption = 0.0,
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of pairs and labels.")] = 0,
 ) -> None:
@@ -337,7 +362,6 @@ def distill(
         labels=labels,
         outside=outside,
         rate=rate,
-        mouth_critic=mouth_critic,
         steps=steps,
         minutes=minutes,
         workers=workers,

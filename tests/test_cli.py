@@ -21,8 +21,8 @@ needs_model = pytest.mark.skipif(
     "MOBILE_BILAYER_MODELS" not in os.environ, reason="MOBILE_BILAYER_MODELS names no folder with face_landmarker.task"
 )
 COMMANDS = (
-    "animate", "grid", "avatar", "track", "prepare", "distill", "export", "quantize", "train student", "train teacher",
-    "evaluate fidelity", "evaluate pose", "evaluate groups", "gate", "golden", "inspect", "teacher import",
+    "animate", "grid", "avatar", "track", "prepare", "distill", "export", "quantize", "train student",
+    "train mouth", "train teacher", "evaluate fidelity", "evaluate pose", "evaluate groups", "gate", "golden", "inspect", "teacher import",
     "benchmark run", "benchmark show",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
@@ -164,6 +164,10 @@ def test_PO4_animate_says_how_often_the_face_was_lost(run, tmp_path):
         ("export {}/text.jpg --prepared {}/folder -o {}/folder", "no bundle"),
         ("train student {}/folder -o runs --steps 1", "no prepared clips"),
         ("train student {}/folder -o runs --size XXL", "XXL"),
+        ("train mouth {}/folder -o runs --steps 1", "no prepared clips"),
+        ("train mouth {}/folder -o runs", "--steps"),
+        ("train mouth {}/folder -o runs --steps 1 --rate 0", "learning_rate is 0"),
+        ("train mouth {}/folder -o runs --steps 1 --from {}/text.jpg", "text.jpg"),
         ("train teacher {}/folder -o runs --steps 1", "no prepared clips"),
         ("train teacher {}/folder -o runs", "--steps"),
         ("train teacher {}/folder -o runs --steps 1 --prior flow", "flow"),

@@ -26,7 +26,6 @@ def distill(
     labels: int = 400,
     rate: float = 1e-3,
     outside: float = 0.0,
-    mouth_critic: float = 0.0,
     steps: int | None = None,
     minutes: float | None = None,
     workers: int = 1,
@@ -38,11 +37,11 @@ def distill(
     teacher  weights of a `LandmarkTeacher`, or of a larger student; None: the shipped teacher
     start    weights of a student of any size; None: the shipped student
     progress  opened while labels are made; gives `on_progress(what, done, total)` or None
-    outside, mouth_critic  as in `TrainingConfig`
+    outside  as in `TrainingConfig`
     labels   how many pairs the teacher renders before training, into `out`; those of people kept for validation are none
     """
     Budget(steps, minutes)  # does it have an end?
-    training = TrainingConfig(sources=3, learning_rate=rate, outside=outside, mouth_critic=mouth_critic, seed=seed)
+    training = TrainingConfig(sources=3, learning_rate=rate, outside=outside, seed=seed)
     clips, _ = split(load_clips(prepared), training.held_out)
     resized(load_student(start or STUDENT)[0], config)  # does it fit? Labels take minutes
     with progress() as on_progress:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.nn import functional as F
 
 from mobile_bilayer.dataset.pairs import IMAGE_PX
 from mobile_bilayer.pose.landmarks import LIPS
-from mobile_bilayer.training.discriminator import DiscriminatorConfig, PatchDiscriminator, draw_stickmen, judged
+from mobile_bilayer.training.discriminator import DiscriminatorConfig, PatchDiscriminator, judged
 from mobile_bilayer.training.losses import discriminator_hinge, feature_matching, generator_hinge
 
 WINDOW_PX = 64  # side, of 256: a mouth's width is some 45
+SEEN_PX = 32  # what it sees of it: paint has 128 px, not more
 FEATURES = 10  # weight of matched features against the score's, as the paper has it
 
 
@@ -25,17 +27,13 @@ class MouthCritic:
 
     def __init__(self, fabric: Fabric, weight: float, learning_rate: float) -> None:
         self.weight, self._fabric = weight, fabric
-        self.network = PatchDiscriminator(DiscriminatorConfig(WINDOW_PX, scores_px=8, blocks=3, width=16))
+        self.network = PatchDiscriminator(DiscriminatorConfig(SEEN_PX, scores_px=8, blocks=2, width=16))
         optimizer = torch.optim.Adam(self.network.parameters(), learning_rate, (0.5, 0.99))
         self._wrapped, self.optimizer = fabric.setup(self.network, optimizer)
 
-    def terms(self, batch: dict[str, Tensor], out: Tensor) -> dict[str, Tensor]:
-        """Learn a step from renders (N, 3, 256, 256) in [-1, 1] of `to_tensors`' batch, then judge them."""
-        windows = mouth_windows(batch["points"])
-        fake, real, stickmen = (
-            torch.stack([picture[:, rows, columns] for picture, (rows, columns) in zip(of, windows, strict=True)])
-            for of in (out, batch["target"] * 2 - 1, draw_stickmen(batch["keypoints"], IMAGE_PX))
-        )
+    def terms(self, fake: Tensor, real: Tensor, stickmen: Tensor) -> dict[str, Tensor]:
+        """Learn a step from windows (N, 3, W, W) in [-1, 1], then judge the fake ones."""
+        fake, real, stickmen = (F.interpolate(x, size=SEEN_PX, mode="area") for x in (fake, real, stickmen))
         self.network.requires_grad_(True)
         (of_fake, of_real), _ = judged(self._wrapped, fake.detach(), real, stickmen)
         loss = discriminator_hinge(of_real, of_fake)

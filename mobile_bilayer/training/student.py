@@ -34,7 +34,6 @@ from mobile_bilayer.student.network import Student, StudentConfig, landmark_warp
 from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
 from mobile_bilayer.training.labels import Labels
-from mobile_bilayer.training.mouth_critic import MouthCritic
 from mobile_bilayer.training.run import (
     Budget,
     Log,
@@ -74,7 +73,6 @@ class TrainingConfig:
     # L1 of a frame a little later and the first one warped as the landmarks say, on the person. What is blurred differs
     # least: at 2.0 hair was smoothed within 200 steps (LPIPS of held-out people 0.075 to 0.085), and flicker was low without.
     steady: float = 0.0
-    mouth_critic: float = 0.0  # weight of a `MouthCritic`; 0: none
     frozen_norm: float = 0.2  # last share of the run, with fixed batch norm, as at inference
     held_out: int = 8  # identities kept for validation
     seed: int = 0
@@ -85,10 +83,8 @@ class TrainingConfig:
                 raise MobileBilayerError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.lpips_px > 256:
             raise MobileBilayerError(f"lpips_px is {self.lpips_px}; a picture has 256 px. Try 144.")
-        if not 0 <= self.outside <= 1 or not self.mouth_critic >= 0:
-            raise MobileBilayerError(
-                f"outside is {self.outside} and mouth_critic {self.mouth_critic}; the first must be in 0..1, the second at least 0."
-            )
+        if not 0 <= self.outside <= 1:
+            raise MobileBilayerError(f"outside is {self.outside}; it must be in 0..1.")
         if self.held_out < 0 or self.warm_up_steps < 1:
             raise MobileBilayerError(
                 f"held_out is {self.held_out} and warm_up_steps {self.warm_up_steps}; they must be at least 0 and 1."
@@ -253,7 +249,6 @@ def train_student(
         betas=(0.9, 0.99),
     )
     wrapped, optimizer = fabric.setup(student, optimizer)
-    critic = MouthCritic(fabric, training.mouth_critic, training.learning_rate) if training.mouth_critic else None
     average = AveragedModel(student, multi_avg_fn=moving_average(training.ema), use_buffers=True)
     # What a checkpoint must agree with, or its steps would be another run's.
     settings = json.dumps({"config": asdict(config), "training": asdict(training), "labels": labels.mark if labels else None})
@@ -262,8 +257,6 @@ def train_student(
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        if critic is not None:
-            critic.load_state_dict(state["critic"])
         budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
     log = Log(out, budget.step)
     data = Pairs(clips, training.targets, augmentation or Augmentation(), training.seed)
@@ -276,7 +269,6 @@ def train_student(
             "student": student.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "critic": critic.state_dict() if critic is not None else None,
             "step": budget.step,
             "elapsed_s": budget.elapsed_s,
         }
@@ -295,7 +287,7 @@ def train_student(
         write_image(out / f"sheet-{budget.step:06d}.png", sheet)
         return metrics
 
-    names = LOSSES + (() if labels is None else LABEL_LOSSES) + (() if critic is None else critic.NAMES)
+    names = LOSSES + (() if labels is None else LABEL_LOSSES)
     stream = batches(data, budget.step, training.sources, workers, fabric)
 
     def take_step(done: float) -> dict[str, Tensor]:
@@ -311,16 +303,13 @@ def train_student(
         rng = np.random.default_rng([training.seed, budget.step, 1])
         corner = tuple(rng.integers(256 - training.lpips_px + 1, size=2).tolist())
         layers, paint, code = wrapped(batch["image"], batch["source_points"], batch["points"])
-        picture = render(layers, batch)
-        terms = losses(picture, layers, paint, code.alpha, batch, lpips, training, corner)
-        if critic is not None:
-            terms |= critic.terms(batch, picture)
+        terms = losses(render(layers, batch), layers, paint, code.alpha, batch, lpips, training, corner)
         if labels is not None:
             chosen = rng.integers(len(labels), size=training.labelled)
             # Its few pictures, and faces that nobody pulls, are no measure of what the norms will see.
             with norm_as_at_inference(student):
                 terms |= label_losses(wrapped, labels.batch(chosen, fabric.device), lpips, training, corner)
-        loss = torch.stack([term for name, term in terms.items() if name != "critic"]).sum()
+        loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=1.0, error_if_nonfinite=False)

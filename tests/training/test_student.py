@@ -137,7 +137,7 @@ def test_settings_that_train_nothing_are_refused(name):
         TrainingConfig(**{name: 0})
 
 
-@pytest.mark.parametrize("settings", [{"outside": 1.5}, {"outside": -0.1}, {"mouth_critic": -1.0}, {"mouth_critic": float("nan")}])
+@pytest.mark.parametrize("settings", [{"outside": 1.5}, {"outside": -0.1}])
 def test_weights_that_mean_nothing_are_refused(settings):
     with pytest.raises(MobileBilayerError, match=f"{next(iter(settings))} "):
         TrainingConfig(**settings)
