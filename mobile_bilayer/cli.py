@@ -239,7 +239,7 @@ def mouth(
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of pairs.")] = 0,
 ) -> None:
-    """Teach a trained student teeth: mouths that open, and nothing else of it changes. Ctrl-C is safe: the same command continues."""
+    """Teach a trained student teeth, and hold all else of it to what it was. Ctrl-C is safe: the same command continues."""
     with _extra("train"):
         from mobile_bilayer.training.mouth import MouthTraining, train_mouth
 

@@ -171,11 +171,12 @@ def contrast(render: Tensor, target: Tensor, where: Tensor) -> Tensor:
 
 def parts(render: Tensor, target: Tensor, where: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """All of `PART_METRICS`, where (N, 1, H, W) bool of `changed_parts` say; NaN where that is nowhere."""
-    values = {name: l1(render, target, places) for name, places in where.items()}
-    values["mouth_contrast"] = contrast(render, target, where["opened_mouth"])
-    of = {"mouth_contrast": "opened_mouth"}
-    there = {name: where[of.get(name, name)].any(-1).any(-1)[:, 0].numpy() for name in values}
-    return {name: np.where(there[name], values[name].double().numpy(), np.nan) for name in PART_METRICS}
+    where = where | {"mouth_contrast": where["opened_mouth"]}
+    out = {}
+    for name in PART_METRICS:
+        measured = (contrast if name == "mouth_contrast" else l1)(render, target, where[name]).double().numpy()
+        out[name] = np.where(where[name].any(-1).any(-1)[:, 0].numpy(), measured, np.nan)
+    return out
 
 
 @dataclass(frozen=True)

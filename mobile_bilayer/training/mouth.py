@@ -1,4 +1,4 @@
-"""Teach a trained student teeth: a run that looks at nothing but mouths that open, and changes nothing else.
+"""Teach a trained student teeth: a run that looks at mouths that open, and holds all else to what it was.
 
 A student's own training shows it a mouth that opens now and then, among all else, and asks for the least error: of teeth that may or
 may not show it draws the mean. Here each picture is a window around such a mouth, a critic tells what real ones look like, and
@@ -251,6 +251,8 @@ def train_mouth(
     if before.config != student.config or not all(map(torch.equal, before.encoder.parameters(), student.encoder.parameters())):
         raise MobileBilayerError(f"{like} has another encoder than {start}: no mouths were taught between them. Leave it out.")
     clips, held = split(load_clips(prepared), training.held_out)
+    data = Mouths(clips, training.targets, Augmentation(), training.seed)
+    seen = Mouths(held, 1, NO_AUGMENTATION, training.seed)
     out.mkdir(parents=True, exist_ok=True)
     before, lpips = fabric.to_device(before), fabric.to_device(Lpips())
     student.encoder.requires_grad_(False)
@@ -268,8 +270,6 @@ def train_mouth(
         critic.load_state_dict(state["critic"])
         budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
     log = Log(out, budget.step)
-    data = Mouths(clips, training.targets, Augmentation(), training.seed)
-    seen = Mouths(held, 1, NO_AUGMENTATION, training.seed)
     shown = fabric.to_device(to_tensors(default_collate([seen[i] for i in range(40)])))
 
     def save() -> dict[str, float]:
