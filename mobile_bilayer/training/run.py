@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
@@ -161,10 +162,18 @@ def write_checkpoint(path: Path, state: dict) -> None:
 
 
 class Log:
-    """log.csv, a row at each call of `write`; rows from `step` on, of a run that was killed after it, are dropped."""
+    """log.csv, a row at each call of `write`; rows from `step` on, of a run that was killed after it, are dropped.
+
+    Holds the folder against other processes for as long as it lives: two of them would write over each other's checkpoints.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.csv"
+        self._lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise MobileBilayerError(f"Another run writes to {folder}. Wait until it ends, or choose another --output.") from None
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(float(row["step"])) <= step]

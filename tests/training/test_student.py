@@ -49,6 +49,7 @@ def test_training_writes_what_it_says_and_goes_on_where_it_stopped(prepared, tmp
     out = tmp_path / "run"
     weights = train(prepared, out, steps=2)
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "checkpoint.pt",
         "student.safetensors",
         "log.csv",
