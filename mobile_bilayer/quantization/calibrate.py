@@ -43,7 +43,8 @@ def quantize(graph: nn.Module, examples: Sequence[Example], recipe: Recipe, meth
 
     Raises MobileBilayerError when an observer saw nothing, or nothing became int8.
     """
-    prepared = prepare_pt2e(graph, RecipeQuantizer(recipe))
+    # The encoder runs once a photo: its rounding does not flicker.
+    prepared = prepare_pt2e(graph, RecipeQuantizer(recipe, float_sums=method != "encode_avatar"))
     with torch.no_grad():
         for example in examples:
             prepared(*example)

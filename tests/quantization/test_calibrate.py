@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
 from mobile_bilayer import MobileBilayerError
@@ -122,3 +123,38 @@ def test_times_are_medians_of_runs_in_turns():
     seen = []
     took = median_ms({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=4)
     assert set(took) == {"a", "b"} and "".join(seen) == "ab" * 7
+
+
+class Sums(nn.Module):
+    """What comes from outside is added to what a convolution made, and that to what the next one makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x) + outside)
+        return torch.relu(x + self.second(x))
+
+
+class WithSums(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Module()
+        self.network.trunk = Sums()
+
+    def forward(self, x: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+        return self.network.trunk(x, outside)
+
+
+@pytest.mark.parametrize(("method_name", "rounded"), [("render_layers", False), ("encode_avatar", True)])
+def test_a_frames_sums_are_not_rounded(method_name, rounded):
+    inputs = [(torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)) for _ in range(4)]
+    exported = torch.export.export(WithSums().eval(), inputs[0])
+    graph = quantize(exported.module(), inputs, Recipe(), method_name)
+    assert int8_convolutions(graph) == 2
+    from_outside, last = (node for node in graph.graph.nodes if node.target == torch.ops.aten.add.Tensor)
+    assert any(term.op == "placeholder" for term in from_outside.args) is not rounded
+    assert any(term.target == torch.ops.aten.relu.default for term in last.args) is not rounded
+    (output,) = graph.graph.output_node().args[0]
+    assert (output.target == torch.ops.aten.relu.default) is not rounded
