@@ -80,7 +80,7 @@ class RecipeQuantizer(XNNPACKQuantizer):
                 node.meta.pop("quantization_annotation", None)  # concatenations pass the filter by
             if node.target == torch.ops.aten.add.Tensor and self.float_sums:
                 # Convolutions round what they read of them. A term that comes from outside, or goes past convolutions, is not
-                # rounded at all: a third of the flicker that int8 added.
+                # rounded at all: three tenths of the flicker that int8 added.
                 node.meta.pop("quantization_annotation", None)
                 for reader in node.users:
                     if reader.target in (torch.ops.aten.relu.default, torch.ops.aten.relu_.default):
