@@ -22,7 +22,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, MESH, RIGHT_EYE, RIGHT_IRIS
 from mobile_bilayer.pose.retarget import EYE_CORNERS, LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, UPPER_LIPS
-from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_distances
+from mobile_bilayer.student.splat import gather, gaussians, offsets, pixel_centres, splat, square_distances
 
 IMAGE_PX = 256
 SHARP_POINTS = len(LIPS + RIGHT_EYE + LEFT_EYE + RIGHT_IRIS + LEFT_IRIS + BROWS)  # the first of the network points
@@ -176,9 +176,10 @@ class AvatarEncoder(nn.Module):
     def forward(self, image: Tensor, landmarks: Tensor) -> AvatarCode:
         """image (B, 3, 256, 256) in [0, 1]; landmarks (B, K, 2) in [-1, 1]."""
         picture = image * 2.0 - 1.0
-        x64, x32 = self.trunk(picture, splat(self.codes, *gaussians(landmarks, self.centres, 1 / (2 * 0.04**2))))
+        near = offsets(landmarks, self.centres)
+        x64, x32 = self.trunk(picture, splat(self.codes, *gaussians(near, 1 / (2 * 0.04**2))))
         maps = torch.cat([self.feature_head(x64), nn.functional.avg_pool2d(picture, 4)], 1)
-        read = gather(maps, *gaussians(landmarks, self.centres, 1 / (2 * 0.025**2)))
+        read = gather(maps, *gaussians(near, 1 / (2 * 0.025**2)))
         return AvatarCode(read, self.map_head(x32), torch.sigmoid(self.alpha_head(self.up64(self.alpha_mix(x64)))))
 
 
@@ -272,21 +273,20 @@ class Mouth(nn.Module):
         its colours times that (B, 3, S, S).
         """
         batch, count = len(driving), self.of_column.shape[2]
-
-        def spanned(points: Tensor) -> tuple[Tensor, Tensor]:
-            picked = torch.bmm(_of_batch(self.rows, batch), points)
-            width, gap = picked[:, :count], picked[:, count:]
-            area = _cross(width, gap)
-            return area, area / (_squares(width) + 1e-6)
-
-        (_, before), (area, height) = spanned(source), spanned(driving)
+        # Of source and driving at once, by turns: (B, count * 2, 2).
+        both = torch.bmm(_of_batch(self.rows, batch), torch.cat([source, driving], 2))
+        width, gap = both[:, :count].reshape(batch, -1, 2), both[:, count:].reshape(batch, -1, 2)
+        area = _cross(width, gap)
+        height = (area / (_squares(width) + 1e-6)).reshape(batch, count, 2)
+        area = area.reshape(batch, count, 2)[:, :, 1:]
+        before, height = height[:, :, :1], height[:, :, 1:]
         before = torch.clamp(before, 0.0, 10.0)
         new = torch.clamp((height - 2.0 * before - self.least) * (1.0 / (self.full - self.least)), 0.0, 1.0)
         weights = torch.bmm(_of_batch(self.of_column, batch), area * new * self.share)
         filling = _of_batch(self.filling, batch)
         points = torch.bmm(filling, driving)
         inside = self.colours + self.colours_of_lips * torch.bmm(filling, colours)
-        filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(points, centres, self.precision))
+        filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(offsets(points, centres), self.precision))
         return filled[:, :1], filled[:, 1:]
 
 
@@ -383,9 +383,9 @@ class FrameNetwork(nn.Module):
         config = self.config
         narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
         moved = torch.cat([source - driving, _of_batch(self.ones, len(source))], 2)
-        total = splat(moved, *gaussians(driving, self.centres64, narrow))
+        total = splat(moved, *gaussians(offsets(driving, self.centres64), narrow))
         # What is wide needs few pixels.
-        total = total + config.wide_share * self.up32(splat(moved, *gaussians(driving, self.centres32, wide)))
+        total = total + config.wide_share * self.up32(splat(moved, *gaussians(offsets(driving, self.centres32), wide)))
         weight = total[:, 2:3]
         flow = total[:, :2] / (weight + config.still)
 
@@ -396,9 +396,9 @@ class FrameNetwork(nn.Module):
             moving, wanted = torch.cat([moving, copies], 1), torch.cat([wanted, of_copies], 1)
             weights, sharp = torch.cat([weights, weights_of_copies], 1), self.sharp
         distance = square_distances(moving, driving)
-        here = torch.bmm(torch.exp(-distance * narrow) + config.wide_share * torch.exp(-distance * wide), moved)
+        here = torch.bmm(torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide), moved)
         missed = wanted - here[:, :, :2] / (here[:, :, 2:3] + config.still)
-        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(moving, self.centres64, sharp))
+        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(offsets(moving, self.centres64), sharp))
         flow = flow + extra[:, :2] / (extra[:, 2:3] + config.still_sharp)
         return torch.cat([flow, weight / (weight + 1.0)], 1)
 
@@ -429,10 +429,10 @@ class FrameNetwork(nn.Module):
         # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
         coarse = torch.cat([landmark_features, _of_batch(self.codes, batch), moved, ones], 2)
         coarse = torch.cat([nn.functional.linear(coarse, self.read32.weight), ones], 2)
-        coarse = splat(coarse, *gaussians(driving, self.centres32, 0.5 * torch.exp(-2.0 * self.log_sigma)))
+        coarse = splat(coarse, *gaussians(offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
         coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
         fine = torch.cat([_of_batch(self.fine_codes, batch), landmark_colours, ones], 2)
-        fine = splat(fine, *gaussians(driving, self.centres64, 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
+        fine = splat(fine, *gaussians(offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
         prior = self.prior(source, driving)
         x64 = self.top(*self.trunk(torch.cat([fine, prior], 1), coarse + self.map_gain(map_features)))
@@ -443,19 +443,32 @@ class FrameNetwork(nn.Module):
         return x64, prior, colours
 
     def paint_from(self, x64: Tensor, prior: Tensor, colours: Tensor) -> tuple[Layers, Tensor]:
-        """Layers and paint from what `look` returns."""
-        heads = self.heads(x64)
+        """Layers and paint from what `look` returns.
+
+        All but convolution and resizing is of images as rows, (B, C, pixels): of XNNPACK's images the channels lie side by
+        side, and where they are 3 or 1 it goes from pixel to pixel. A tenth of a frame of S was the product of blend and paint.
+        """
+        batch, side = len(x64), x64.shape[-1]
+        heads, prior = _as_rows(self.heads(x64)), _as_rows(prior)
         flow = prior[:, :2] + self.config.flow_reach * torch.tanh(heads[:, :2])
         blend, mask = heads[:, 2:3], torch.sigmoid(heads[:, 3:4])
         if self.config.sigma_mouth:
             blend = blend + MOUTH_BLEND * prior[:, 3:]
         blend = torch.sigmoid(blend)
+        large = _as_rows(self.up64(torch.cat([_as_rows(colours), blend], 1).reshape(batch, 4, side, side)))
         if self.config.paint_width:
             paint = self.paint(torch.relu(self.up64(self.paint_mix(x64))))
         else:
-            paint = nn.functional.pixel_shuffle(heads[:, 4:], 2)
-        paint = torch.tanh(self.up64(colours) + paint)
-        return Layers(torch.cat([flow, 1.0 - blend, mask], 1), self.up64(blend) * paint), paint
+            paint = nn.functional.pixel_shuffle(heads[:, 4:].reshape(batch, 12, side, side), 2)
+        paint = torch.tanh(large[:, :3] + _as_rows(paint))
+        a = torch.cat([flow, 1.0 - blend, mask], 1).reshape(batch, 4, side, side)
+        b = (large[:, 3:] * paint).reshape(batch, 3, 2 * side, 2 * side)
+        return Layers(a, b), paint.reshape(batch, 3, 2 * side, 2 * side)
+
+
+def _as_rows(image: Tensor) -> Tensor:
+    """(B, C, H, W) as (B, C, H * W)."""
+    return image.flatten(2)
 
 
 @cache

@@ -15,16 +15,30 @@ def pixel_centres(side_px: int) -> Tensor:
     return (torch.arange(side_px) + 0.5) / side_px * 2 - 1
 
 
-def gaussians(points: Tensor, centres: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def offsets(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """How far pixels lie from landmarks, squared, along x and along y: what Gaussians of any width are made from.
+
+    points   (B, K, 2) xy in [-1, 1]
+    centres  (S,) from `pixel_centres`
+    returns  (B, K, S), (B, S, K): as a splat's product reads them
+    """
+    batch, count, _ = points.shape
+    x = points[..., 0:1] - centres
+    y = points[..., 1:2].reshape(batch, 1, count) - centres[:, None]
+    return x * x, y * y
+
+
+def gaussians(squares: tuple[Tensor, Tensor], precision: Tensor | float) -> tuple[Tensor, Tensor]:
     """The two factors of each landmark's Gaussian.
 
-    points     (B, K, 2) xy in [-1, 1]
-    centres    (S,) from `pixel_centres`
+    squares    from `offsets`
     precision  (K, 1): 1 / (2 sigma^2), or one number
-    returns    wx (B, K, S), wy (B, K, S)
+    returns    wx (B, K, S), wy (B, S, K)
     """
-    x, y = points[..., 0:1] - centres, points[..., 1:2] - centres
-    return torch.exp(-(x * x) * precision), torch.exp(-(y * y) * precision)
+    x, y = squares
+    across = -precision
+    down = across.reshape(1, -1) if isinstance(across, Tensor) else across
+    return torch.exp(x * across), torch.exp(y * down)
 
 
 def square_distances(first: Tensor, second: Tensor) -> Tensor:
@@ -39,13 +53,13 @@ def splat(values: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     """Sum over landmarks of weight times value, everywhere.
 
     values   (B, K, C) or (1, K, C)
-    wx, wy   (B, K, S)
+    wx, wy   (B, K, S), (B, S, K) from `gaussians`
     returns  (B, C, S, S)
     """
     batch, points, side = wx.shape
     channels = values.shape[-1]
     # Reshapes and bmm, where unsqueeze and @ would read better: XNNPACK takes the ones and not the others.
-    rows = values.transpose(1, 2).reshape(-1, channels, 1, points) * wy.transpose(1, 2).reshape(batch, 1, side, points)
+    rows = values.transpose(1, 2).reshape(-1, channels, 1, points) * wy.reshape(batch, 1, side, points)
     return torch.bmm(rows.reshape(batch, channels * side, points), wx).reshape(batch, channels, side, side)
 
 
@@ -53,7 +67,7 @@ def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     """What an image holds at the landmarks: the weighted mean under each Gaussian (the adjoint of `splat`).
 
     image    (B, C, S, S)
-    wx, wy   (B, K, S)
+    wx, wy   (B, K, S), (B, S, K) from `gaussians`
     returns  (B, K, C)
     """
     batch, points, side = wx.shape
@@ -63,6 +77,6 @@ def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
         return x.reshape(batch, -1, 1, side).mean((2, 3), keepdim=True) * float(side)
 
     columns = torch.bmm(image.reshape(batch, channels * side, side), wx.transpose(1, 2))  # the sum over x
-    columns = columns.reshape(batch, channels, side, points) * wy.transpose(1, 2).reshape(batch, 1, side, points)
+    columns = columns.reshape(batch, channels, side, points) * wy.reshape(batch, 1, side, points)
     values = total(columns.permute(0, 3, 1, 2)).reshape(batch, points, channels)  # the sum over y
-    return values / (total(wx) * total(wy) + 1e-4).reshape(batch, points, 1)
+    return values / (total(wx) * total(wy.transpose(1, 2)) + 1e-4).reshape(batch, points, 1)
