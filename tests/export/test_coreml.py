@@ -276,7 +276,8 @@ def test_a_fault_swapped_colours_are_refused(quick, core_ml, tmp_path):
 def test_a_fault_swapped_channels_of_the_layers_are_refused(quick, core_ml, tmp_path):
     def swap(spec) -> None:
         last = next(op for op in operations(spec) if op.outputs[0].name == "layers_a")
-        arguments = last.inputs["values"].arguments
+        joined = next(op for op in operations(spec) if op.outputs[0].name == last.inputs["x"].arguments[0].name)
+        arguments = joined.inputs["values"].arguments
         gate, mask = arguments[1].name, arguments[2].name
         arguments[1].name, arguments[2].name = mask, gate
 
