@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mobile_bilayer.batch_norm import BatchNorm
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.student.network import SIZES, FrameNetwork, StudentConfig, Upsample, conv, mix
-from mobile_bilayer.student.splat import gaussians, offsets, pixel_centres, splat
+from mobile_bilayer.student.splat import gaussians, pixel_centres, splat, square_offsets
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8")
 
@@ -125,7 +125,7 @@ def splats() -> Iterator[Variant]:
     ):  # fmt: skip
         centres = pixel_centres(side)
         inputs = torch.rand(1, points, channels), torch.rand(1, points, 2) * 2 - 1
-        part = Part(lambda v, p, c=centres: splat(v, *gaussians(offsets(p, c), 100.0)))
+        part = Part(lambda v, p, c=centres: splat(v, *gaussians(square_offsets(p, c), 100.0)))
         yield Variant("splat", f"{points} points, {channels} channels, {side} px", part, inputs, True)
 
 

@@ -12,7 +12,7 @@ from mobile_bilayer.compositing import Layers
 from mobile_bilayer.compositing import composite as composite_torch
 from mobile_bilayer.runtime.compositor import to_float
 from mobile_bilayer.student.network import FrameNetwork, StudentConfig
-from mobile_bilayer.student.splat import gaussians, offsets, pixel_centres, splat
+from mobile_bilayer.student.splat import gaussians, pixel_centres, splat, square_offsets
 
 
 @pytest.mark.benchmark(group="splat")
@@ -20,7 +20,7 @@ from mobile_bilayer.student.splat import gaussians, offsets, pixel_centres, spla
 def test_splat_in_torch(benchmark, channels, side_px):
     points = torch.rand(1, 144, 2) * 2 - 1
     values, centres = torch.rand(1, 144, channels), pixel_centres(side_px)
-    out = benchmark(lambda: splat(values, *gaussians(offsets(points, centres), 100.0)))
+    out = benchmark(lambda: splat(values, *gaussians(square_offsets(points, centres), 100.0)))
     assert out.shape == (1, channels, side_px, side_px)
 
 

@@ -22,7 +22,7 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, MESH, RIGHT_EYE, RIGHT_IRIS
 from mobile_bilayer.pose.retarget import EYE_CORNERS, LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, UPPER_LIPS
-from mobile_bilayer.student.splat import gather, gaussians, offsets, pixel_centres, splat, square_distances
+from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_distances, square_offsets
 
 IMAGE_PX = 256
 SHARP_POINTS = len(LIPS + RIGHT_EYE + LEFT_EYE + RIGHT_IRIS + LEFT_IRIS + BROWS)  # the first of the network points
@@ -176,7 +176,7 @@ class AvatarEncoder(nn.Module):
     def forward(self, image: Tensor, landmarks: Tensor) -> AvatarCode:
         """image (B, 3, 256, 256) in [0, 1]; landmarks (B, K, 2) in [-1, 1]."""
         picture = image * 2.0 - 1.0
-        near = offsets(landmarks, self.centres)
+        near = square_offsets(landmarks, self.centres)
         x64, x32 = self.trunk(picture, splat(self.codes, *gaussians(near, 1 / (2 * 0.04**2))))
         maps = torch.cat([self.feature_head(x64), nn.functional.avg_pool2d(picture, 4)], 1)
         read = gather(maps, *gaussians(near, 1 / (2 * 0.025**2)))
@@ -286,7 +286,7 @@ class Mouth(nn.Module):
         filling = _of_batch(self.filling, batch)
         points = torch.bmm(filling, driving)
         inside = self.colours + self.colours_of_lips * torch.bmm(filling, colours)
-        filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(offsets(points, centres), self.precision))
+        filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(square_offsets(points, centres), self.precision))
         return filled[:, :1], filled[:, 1:]
 
 
@@ -383,9 +383,9 @@ class FrameNetwork(nn.Module):
         config = self.config
         narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
         moved = torch.cat([source - driving, _of_batch(self.ones, len(source))], 2)
-        total = splat(moved, *gaussians(offsets(driving, self.centres64), narrow))
+        total = splat(moved, *gaussians(square_offsets(driving, self.centres64), narrow))
         # What is wide needs few pixels.
-        total = total + config.wide_share * self.up32(splat(moved, *gaussians(offsets(driving, self.centres32), wide)))
+        total = total + config.wide_share * self.up32(splat(moved, *gaussians(square_offsets(driving, self.centres32), wide)))
         weight = total[:, 2:3]
         flow = total[:, :2] / (weight + config.still)
 
@@ -398,7 +398,7 @@ class FrameNetwork(nn.Module):
         distance = square_distances(moving, driving)
         here = torch.bmm(torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide), moved)
         missed = wanted - here[:, :, :2] / (here[:, :, 2:3] + config.still)
-        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(offsets(moving, self.centres64), sharp))
+        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(square_offsets(moving, self.centres64), sharp))
         flow = flow + extra[:, :2] / (extra[:, 2:3] + config.still_sharp)
         return torch.cat([flow, weight / (weight + 1.0)], 1)
 
@@ -429,10 +429,10 @@ class FrameNetwork(nn.Module):
         # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
         coarse = torch.cat([landmark_features, _of_batch(self.codes, batch), moved, ones], 2)
         coarse = torch.cat([nn.functional.linear(coarse, self.read32.weight), ones], 2)
-        coarse = splat(coarse, *gaussians(offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
+        coarse = splat(coarse, *gaussians(square_offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
         coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
         fine = torch.cat([_of_batch(self.fine_codes, batch), landmark_colours, ones], 2)
-        fine = splat(fine, *gaussians(offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
+        fine = splat(fine, *gaussians(square_offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
         prior = self.prior(source, driving)
         x64 = self.top(*self.trunk(torch.cat([fine, prior], 1), coarse + self.map_gain(map_features)))

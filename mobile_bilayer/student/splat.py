@@ -15,7 +15,7 @@ def pixel_centres(side_px: int) -> Tensor:
     return (torch.arange(side_px) + 0.5) / side_px * 2 - 1
 
 
-def offsets(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def square_offsets(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """How far pixels lie from landmarks, squared, along x and along y: what Gaussians of any width are made from.
 
     points   (B, K, 2) xy in [-1, 1]
@@ -31,7 +31,7 @@ def offsets(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 def gaussians(squares: tuple[Tensor, Tensor], precision: Tensor | float) -> tuple[Tensor, Tensor]:
     """The two factors of each landmark's Gaussian.
 
-    squares    from `offsets`
+    squares    from `square_offsets`
     precision  (K, 1): 1 / (2 sigma^2), or one number
     returns    wx (B, K, S), wy (B, S, K)
     """

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mobile_bilayer.student.splat import gather, gaussians, offsets, pixel_centres, splat
+from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_offsets
 
 BATCH, POINTS, CHANNELS, SIDE = 2, 3, 4, 5
 
@@ -23,7 +23,7 @@ def test_pixel_centres_lie_half_a_pixel_inside_the_frame():
 def test_two_factors_multiply_to_the_gaussian_of_two_dimensions():
     points = torch.tensor([[[0.3, -0.6], [-0.1, 0.2]], [[0.9, 0.9], [0.0, -1.2]]])
     sigma = torch.tensor([[0.2], [0.5]])
-    wx, wy = gaussians(offsets(points, pixel_centres(SIDE)), 1 / (2 * sigma**2))
+    wx, wy = gaussians(square_offsets(points, pixel_centres(SIDE)), 1 / (2 * sigma**2))
     for b in range(2):
         for k in range(2):
             for row in range(SIDE):
@@ -70,12 +70,12 @@ def test_a_landmark_reads_the_pixel_it_lies_on():
     image = torch.arange(2 * SIDE * SIDE, dtype=torch.float32).reshape(1, 2, SIDE, SIDE)
     centres = pixel_centres(SIDE)
     points = torch.stack([centres[3], centres[1]]).reshape(1, 1, 2)  # column 3, row 1
-    read = gather(image, *gaussians(offsets(points, centres), torch.tensor([[1 / (2 * 0.05**2)]])))
+    read = gather(image, *gaussians(square_offsets(points, centres), torch.tensor([[1 / (2 * 0.05**2)]])))
     torch.testing.assert_close(read, image[:, :, 1, 3].reshape(1, 1, 2), rtol=2e-4, atol=1e-3)
 
 
 def test_a_landmark_far_outside_reads_nothing_and_not_a_number_that_is_none():
     image = torch.ones(1, 2, SIDE, SIDE)
     far = torch.full((1, 1, 2), 50.0)
-    read = gather(image, *gaussians(offsets(far, pixel_centres(SIDE)), torch.tensor([[200.0]])))
+    read = gather(image, *gaussians(square_offsets(far, pixel_centres(SIDE)), torch.tensor([[200.0]])))
     assert (read == 0).all()
