@@ -78,17 +78,17 @@ def test_a_neutral_frame_that_follows(benchmark, avatar, track):
     benchmark(step)
 
 
-def test_motion_costs_a_tenth_of_the_network_at_most(avatar, track):
+def test_motion_costs_a_tenth_of_a_frame_at_most(avatar, track):
     """Medians of turns taken one after the other, so that a busy machine slows both."""
     stabilizer, retargeter = Stabilizer(), Retargeter(avatar.source_landmarks, neutral_of(track))
     moved = retargeter(track.landmarks[100])
     avatar.layers(moved)  # loads the program
-    motion_s, network_s = [], []
+    motion_s, frame_s = [], []
     for i in range(100):
         begun = time.perf_counter()
         retargeter(stabilizer(take_apart(track.landmarks[i]), i / 25))
         between = time.perf_counter()
-        avatar.layers(moved)
+        avatar.compose(*avatar.layers(moved))
         motion_s.append(between - begun)
-        network_s.append(time.perf_counter() - between)
-    assert np.median(motion_s) < 0.1 * np.median(network_s)
+        frame_s.append(time.perf_counter() - between)
+    assert np.median(motion_s) < 0.1 * np.median(frame_s)
