@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobile_bilayer.batch_norm import BatchNorm
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import SIZES, FrameNetwork, StudentConfig, Upsample, conv, mix
+from mobile_bilayer.student.network import SIZES, FrameNetwork, Separable, StudentConfig, Upsample, conv, mix
 from mobile_bilayer.student.splat import gaussians, pixel_centres, splat, square_offsets
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8")
@@ -103,18 +103,20 @@ def heads(width: int = 16, paint: int = 12) -> Iterator[Variant]:
     x = (torch.randn(1, width, 64, 64),)
     group = f"heads of {width} channels"
     flow, narrow, both = (nn.Conv2d(width, n, 3, padding=1) for n in (4, 7, 16))
+    separable = Separable(width, 16)
     squeeze, up, at128 = mix(width, paint), Upsample(64), nn.Conv2d(paint, 3, 3, padding=1)
     turned = nn.ConvTranspose2d(width, 3, 2, 2)
 
     def painted(a: Tensor) -> tuple[Tensor, Tensor]:
         return flow(a), at128(torch.relu(up(squeeze(a))))
 
-    def shuffled(a: Tensor) -> tuple[Tensor, Tensor]:
-        out = both(a)
+    def shuffled(a: Tensor, layer: nn.Module = both) -> tuple[Tensor, Tensor]:
+        out = layer(a)
         return out[:, :4], nn.functional.pixel_shuffle(out[:, 4:], 2)
 
     yield Variant(group, "lf at 64 px", Part(narrow, narrow), x, True)
     yield Variant(group, "lf at 128 px, pixel shuffle", Part(shuffled, both), x, True)
+    yield Variant(group, "lf at 128 px, pixel shuffle, separable", Part(lambda a: shuffled(a, separable), separable), x, True)
     yield Variant(group, "lf at 128 px, transposed 2x2", Part(lambda a: (flow(a), turned(a)), flow, turned), x, True)
     yield Variant(group, f"lf at 128 px, {paint} channels there", Part(painted, flow, squeeze, up, at128), x, True)
 
@@ -124,14 +126,16 @@ def splats() -> Iterator[Variant]:
         (POINTS, 8, 64), (POINTS, 8, 32), (POINTS, 33, 32), (POINTS, 45, 32), (POINTS, 33, 64), (68, 33, 32), (478, 33, 32),
     ):  # fmt: skip
         centres = pixel_centres(side)
-        inputs = torch.rand(1, points, channels), torch.rand(1, points, 2) * 2 - 1
+        inputs = torch.rand(1, channels, points), torch.rand(1, 2, points) * 2 - 1
         part = Part(lambda v, p, c=centres: splat(v, *gaussians(square_offsets(p, c), 100.0)))
         yield Variant("splat", f"{points} points, {channels} channels, {side} px", part, inputs, True)
 
 
 def networks() -> Iterator[Variant]:
     shapes = dict(SIZES)
-    shapes["S, painted at 128 px"] = replace(SIZES["S"], paint_width=12)
+    shapes["S, not lean"] = replace(SIZES["S"], lean=False)
+    shapes["S, not lean, of 32 channels at 32 px and 64 at 16 px"] = replace(SIZES["S"], lean=False, frame_widths=(16, 32, 64, 64))
+    shapes["S, painted at 128 px"] = replace(SIZES["S"], lean=False, paint_width=12)
     shapes["S, without lids and mouth"] = replace(SIZES["S"], sigma_lid=0.0, sigma_mouth=0.0)
     for name, config in shapes.items():
         points = torch.rand(1, POINTS, 2) - 0.5

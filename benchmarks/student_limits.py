@@ -40,8 +40,9 @@ class Measure:
 
     def opened(self, batch: dict[str, Tensor]) -> Tensor:
         """(1, 1, 256, 256) bool."""
-        none = torch.zeros(*batch["points"].shape[:2], 3)
-        share, _ = self.frame.mouth(batch["source_points"], batch["points"], none, self.frame.centres64)
+        source, driving = batch["source_points"].mT, batch["points"].mT
+        none = torch.zeros(len(driving), 3, driving.shape[2])
+        share, _ = self.frame.mouth(none, source, driving, self.frame.centres64)
         return F.interpolate(share, size=256, mode="bilinear") > 0.5
 
     def __call__(self, out: Tensor, batch: dict[str, Tensor], opened: Tensor) -> list[float]:

@@ -18,8 +18,8 @@ from mobile_bilayer.student.splat import gaussians, pixel_centres, splat, square
 @pytest.mark.benchmark(group="splat")
 @pytest.mark.parametrize(("channels", "side_px"), [(3, 64), (8, 64), (42, 32)])
 def test_splat_in_torch(benchmark, channels, side_px):
-    points = torch.rand(1, 144, 2) * 2 - 1
-    values, centres = torch.rand(1, 144, channels), pixel_centres(side_px)
+    points = torch.rand(1, 2, 144) * 2 - 1
+    values, centres = torch.rand(1, channels, 144), pixel_centres(side_px)
     out = benchmark(lambda: splat(values, *gaussians(square_offsets(points, centres), 100.0)))
     assert out.shape == (1, channels, side_px, side_px)
 

@@ -6,6 +6,7 @@ knows no landmarks that must stay float. XNNPACK's int8, with our recipe, is tak
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import sys
@@ -76,9 +77,28 @@ class Backend:
 
 
 def _xnnpack(graphs: Graphs, *_: object) -> EdgeProgramManager:
+    """What depends on weights alone is computed here, and what is computed twice once: XNNPACK sees to neither."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir.passes.cse_pass import CSEPass
 
-    return to_edge_transform_and_lower(graphs, partitioner={name: [XnnpackPartitioner()] for name in graphs})
+    return to_edge_transform_and_lower(
+        {name: _folded(graph) for name, graph in graphs.items()},
+        transform_passes=[CSEPass()],
+        partitioner={name: [XnnpackPartitioner()] for name in graphs},
+    )
+
+
+def _folded(graph: ExportedProgram) -> ExportedProgram:
+    """A copy with constants in place of what is computed from nothing else, but for int8 weights, which stay int8."""
+    from executorch.exir.operator.util import _QUANT_PRIMITIVES
+    from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+
+    graph = constant_prop_pass(copy.deepcopy(graph), set(_QUANT_PRIMITIVES))
+    for node in graph.graph.find_nodes(op="placeholder"):
+        name = graph.graph_signature.inputs_to_lifted_tensor_constants.get(node.name)
+        if name is not None:  # a transposed one would have the delegate's neighbours reorder it every frame
+            graph.constants[name], node.meta["val"] = graph.constants[name].contiguous(), node.meta["val"].contiguous()
+    return graph
 
 
 def _vulkan(graphs: Graphs, *_: object) -> EdgeProgramManager:

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mobile_bilayer.student.network import FrameNetwork, Residual, Student
+from mobile_bilayer.student.network import FrameNetwork, Residual, Separable, Student
 
 # Of the ratio between loudest and own range. All of it, 1, would make rows of the reading weights as unequal as channels were.
 POWER = 0.5
@@ -87,7 +87,8 @@ def _scale(gain: Tensor, made_by: Sequence[nn.Module], read_by: Sequence[nn.Modu
         last.weight *= gain.reshape(-1, *[1] * (last.weight.ndim - 1))
         last.bias *= gain
     for module in read_by:
-        weight = (module[0] if isinstance(module, nn.Sequential) else module).weight
+        first = module[0] if isinstance(module, nn.Sequential) else module
+        weight = first.pointwise.weight if isinstance(first, Separable) else first.weight
         weight /= gain.reshape(1, -1, 1, 1)
 
 

@@ -46,6 +46,7 @@ class StudentConfig:
     features: int = 24  # read from the source at each landmark
     codes: int = 12  # learned for each landmark, splatted at 32 px
     fine_codes: int = 4  # learned for each landmark, splatted at 64 px
+    lean: bool = False  # at 64 px: two convolutions are separable, and nothing smooths the colours that paint starts from
     paint_width: int = 0  # channels at 128 px, where lf is painted; 0: at 64 px, four pixels at once, at half the cost
     sigma_narrow: float = 0.06  # of the prior flow, in [-1, 1] units
     sigma_wide: float = 0.25
@@ -61,6 +62,8 @@ class StudentConfig:
         for name in ("frame_widths", "encoder_widths"):
             if len(getattr(self, name)) != 4 or min(getattr(self, name)) < 1:
                 raise MobileBilayerError(f"{name} is {getattr(self, name)}; it must be four channel counts above 0.")
+        if self.lean and self.paint_width:
+            raise MobileBilayerError(f"A lean student paints at 64 px, but paint_width is {self.paint_width}. Leave it 0, or lean False.")
         object.__setattr__(self, "frame_widths", tuple(self.frame_widths))
         object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
 
@@ -74,7 +77,7 @@ SIZES = {
 
 def size_of(config: StudentConfig) -> str | None:
     """The name of this shape, whatever its prior's numbers are; None for a shape that has none."""
-    learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "paint_width")
+    learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "lean", "paint_width")
     shape = [getattr(config, part) for part in learned]
     return next((name for name, known in SIZES.items() if [getattr(known, part) for part in learned] == shape), None)
 
@@ -103,8 +106,20 @@ def mix(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm(outputs))
 
 
+class Separable(nn.Module):
+    """3x3 depthwise, then 1x1, with nothing between: of what 3x3 convolutions are, those of one kernel for each input."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
 def _of_batch(values: Tensor, batch: int) -> Tensor:
-    """(1, K, C) as (batch, K, C). A batch of one stays as it is: no delegate takes the empty expand."""
+    """(1, n, m) as (batch, n, m). A batch of one stays as it is: no delegate takes the empty expand."""
     return values if batch == 1 else values.expand(batch, -1, -1)
 
 
@@ -120,17 +135,25 @@ class Residual(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side, bilinear. Two products with fixed matrices in training: the same numbers, faster there."""
+    """Twice the side, bilinear: two products with a fixed matrix, or where that is exported XNNPACK's resizing.
 
-    def __init__(self, side_px: int) -> None:
+    It has an image's channels lie side by side and puts them so first, so that of one channel or few products cost less.
+    """
+
+    def __init__(self, side_px: int, exported_as_products: bool = False) -> None:
         super().__init__()
-        self.side_px = side_px
+        self.exported_as_products = exported_as_products
         self.register_buffer("matrix", bilinear_matrix(2 * side_px, side_px), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
+        if not torch.compiler.is_exporting():
+            return self.matrix @ x @ self.matrix.T
+        if not self.exported_as_products:
             return nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.matrix @ x @ self.matrix.T
+        rows = x.reshape(-1, *x.shape[2:])
+        for _ in range(2):  # with one matrix, not its transpose too
+            rows = nn.functional.linear(rows, self.matrix).transpose(1, 2)
+        return rows.reshape(*x.shape[:2], *rows.shape[1:])
 
 
 class EncoderTrunk(nn.Module):
@@ -176,21 +199,26 @@ class AvatarEncoder(nn.Module):
     def forward(self, image: Tensor, landmarks: Tensor) -> AvatarCode:
         """image (B, 3, 256, 256) in [0, 1]; landmarks (B, K, 2) in [-1, 1]."""
         picture = image * 2.0 - 1.0
-        near = square_offsets(landmarks, self.centres)
-        x64, x32 = self.trunk(picture, splat(self.codes, *gaussians(near, 1 / (2 * 0.04**2))))
+        near = square_offsets(landmarks.transpose(1, 2), self.centres)
+        x64, x32 = self.trunk(picture, splat(self.codes.transpose(1, 2), *gaussians(near, 1 / (2 * 0.04**2))))
         maps = torch.cat([self.feature_head(x64), nn.functional.avg_pool2d(picture, 4)], 1)
         read = gather(maps, *gaussians(near, 1 / (2 * 0.025**2)))
         return AvatarCode(read, self.map_head(x32), torch.sigmoid(self.alpha_head(self.up64(self.alpha_mix(x64)))))
 
 
-def _rows(landmarks: list[int]) -> Tensor:
-    """(n, K): a product with the network points picks these landmarks."""
-    return nn.functional.one_hot(torch.tensor([MESH.index(i) for i in landmarks]), POINTS).float()
+def _columns(landmarks: list[int]) -> Tensor:
+    """(K, n): a product of rows over the network points with it picks these landmarks."""
+    return nn.functional.one_hot(torch.tensor([MESH.index(i) for i in landmarks]), POINTS).float().T
 
 
-def _cross(first: Tensor, second: Tensor) -> Tensor:
-    """(.., 1) of (.., 2) and (.., 2): the area that two vectors span, positive when the second is clockwise of the first."""
-    return first[..., :1] * second[..., 1:] - first[..., 1:] * second[..., :1]
+def _sums_of_pairs(rows: int) -> Tensor:
+    """(rows / 2, rows): adds the row of x and the row of y of each set of points."""
+    return torch.eye(rows // 2).repeat_interleave(2, 1)
+
+
+def _turns(rows: int) -> Tensor:
+    """(rows, rows): turns each point of rows of x and y by 90 degrees, (x, y) to (-y, x), which is down if x was right."""
+    return torch.block_diag(*[torch.tensor([[0.0, -1.0], [1.0, 0.0]])] * (rows // 2))
 
 
 class Lids(nn.Module):
@@ -206,34 +234,38 @@ class Lids(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        width = torch.cat([_rows(corners[1:]) - _rows(corners[:1]) for corners, *_ in EYES])
-        gap = torch.stack([_rows(lower[2:5]).mean(0) - _rows(upper[2:5]).mean(0) for _, upper, lower, _ in EYES])
-        lids = torch.cat([_rows(lid) for _, *both, _ in EYES for lid in both])
-        side = torch.tensor([-1.0, 1.0] * len(EYES)).repeat_interleave(len(EYES[0][1]))[:, None]
-        of_eye = torch.eye(len(EYES)).repeat_interleave(2 * len(EYES[0][1]), 0)
-        faded = torch.stack([_rows([*upper, *lower, *iris]).sum(0) for _, upper, lower, iris in EYES], 1)
-        # Rows of points to: each eye's width and gap, the lids, what lies outwards of them.
-        rows = torch.cat([width, gap, lids, self.outwards * side * (of_eye @ width)])
-        for name, matrix in (("rows", rows), ("of_eye", of_eye), ("faded", faded[:SHARP_POINTS])):
+        width = torch.cat([_columns(corners[1:]) - _columns(corners[:1]) for corners, *_ in EYES], 1)
+        gap = [_columns(lower[2:5]).mean(1) - _columns(upper[2:5]).mean(1) for _, upper, lower, _ in EYES]
+        lids = torch.cat([_columns(lid) for _, *both, _ in EYES for lid in both], 1)
+        side = torch.tensor([-1.0, 1.0] * len(EYES)).repeat_interleave(len(EYES[0][1]))
+        of_eye = torch.eye(len(EYES)).repeat_interleave(2 * len(EYES[0][1]), 1)
+        faded = torch.stack([_columns([*upper, *lower, *iris]).sum(1) for _, upper, lower, iris in EYES])
+        # Columns of points to: each eye's width and gap, the lids, what lies outwards of them.
+        columns = torch.cat([width, torch.stack(gap, 1), lids, self.outwards * side * (width @ of_eye)], 1)
+        # How much of them is left of the first points, and of the copies, when an eye shuts.
+        handed_over = torch.cat([-1.0 * faded[:, :SHARP_POINTS], of_eye], 1)
+        kept = torch.cat([torch.ones(1, SHARP_POINTS), torch.zeros(1, of_eye.shape[1])], 1)
+        self.copies = of_eye.shape[1]
+        for name, matrix in (("columns", columns), ("handed_over", handed_over), ("kept", kept), ("turn", _turns(2)),
+                             ("sum", _sums_of_pairs(2))):  # fmt: skip
             self.register_buffer(name, matrix[None], persistent=False)
 
-    def forward(self, moved: Tensor, driving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """moved (B, K, 3): displacements and ones; driving (B, K, 2).
+    def forward(self, driving: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """driving (B, 2, K), moved (B, 2, K) displacements.
 
-        Returns the copies (B, 28, 2), their displacements (B, 28, 2) and weights (B, 28, 1), and the weights of the first
-        `SHARP_POINTS` points (B, SHARP_POINTS, 1).
+        Returns the copies (B, 2, 28), their displacements (B, 2, 28), and the weights (B, 1, SHARP_POINTS + 28) of the first
+        `SHARP_POINTS` points and of the copies.
         """
-        batch, eyes, count = len(driving), len(EYES), self.of_eye.shape[1]
-        picked = torch.bmm(_of_batch(self.rows, batch), driving)
-        width, gap = picked[:, :eyes], picked[:, eyes : 2 * eyes]
-        lids, out = picked[:, 2 * eyes : 2 * eyes + count], picked[:, 2 * eyes + count :]
-        height = _cross(width, gap) / (_squares(width) + 1e-6)
-        shut = torch.clamp((self.open - height) * (1.0 / (self.open - self.shut)), 0.0, 1.0)
-        # Down is the eye's width turned by 90 degrees: (x, y) to (-y, x).
-        copies = lids + torch.cat([-1.0 * out[:, :, 1:], out[:, :, :1]], 2)
-        wanted = torch.bmm(_of_batch(self.rows[:, 2 * eyes : 2 * eyes + count], batch), moved)
-        weights = torch.bmm(_of_batch(self.of_eye, batch), shut)
-        return copies, wanted[:, :, :2], weights, 1.0 - torch.bmm(_of_batch(self.faded, batch), shut)
+        batch, eyes, count = len(driving), len(EYES), self.copies
+        columns, turn, add = (_of_batch(matrix, batch) for matrix in (self.columns, self.turn, self.sum))
+        picked = torch.bmm(driving, columns)
+        turned = torch.bmm(turn, picked)
+        width, gap = picked[:, :, :eyes], picked[:, :, eyes : 2 * eyes]
+        height = torch.bmm(add, turned[:, :, :eyes] * gap) / (torch.bmm(add, width * width) + 1e-6)
+        shut = torch.clamp(height * (-1.0 / (self.open - self.shut)) + self.open / (self.open - self.shut), 0.0, 1.0)
+        copies = picked[:, :, 2 * eyes : 2 * eyes + count] + turned[:, :, 2 * eyes + count :]
+        wanted = torch.bmm(moved, columns[:, :, 2 * eyes : 2 * eyes + count])
+        return copies, wanted, self.kept + torch.bmm(shut, _of_batch(self.handed_over, batch))
 
 
 class Mouth(nn.Module):
@@ -249,50 +281,52 @@ class Mouth(nn.Module):
     def __init__(self, sigma: float) -> None:
         super().__init__()
         corners, upper, lower = MOUTH
-        up, down, count = _rows(upper), _rows(lower), len(upper)
-        width = (_rows(corners[1:]) - _rows(corners[:1])).expand(count, -1)
+        up, down, count = _columns(upper), _columns(lower), len(upper)
+        width = _columns(corners[1:]) - _columns(corners[:1])
         self.precision = 1 / (2 * sigma**2)
         # What a point stands for: the columns share the width; the Gaussian's own integral is 2 pi sigma^2.
         self.share = 1.0 / (len(self.across) * (count + 1) * 2 * math.pi * sigma**2)
-        filling = torch.cat([(1 - t) * up + t * down for t in self.across])
-        of_column = torch.eye(count).repeat(len(self.across), 1)
-        for name, matrix in (("rows", torch.cat([width, down - up])), ("filling", filling), ("of_column", of_column)):
+        filling = torch.cat([(1 - t) * up + t * down for t in self.across], 1)
+        of_column = torch.eye(count).repeat(1, len(self.across)) * self.share
+        columns = torch.cat([width, down - up, filling], 1)
+        for name, matrix in (("columns", columns), ("of_column", of_column), ("turn", _turns(4)), ("sum", _sums_of_pairs(4))):
             self.register_buffer(name, matrix[None], persistent=False)
         # What lies there has a colour of its own, and as much light as the lips: of people kept out of training it is met
         # with an L1 of 0.16, where one dark red came to 0.23.
-        self.colours = nn.Parameter(torch.tensor(MOUTH_INSIDE).repeat(1, len(filling), 1))
-        self.colours_of_lips = nn.Parameter(torch.zeros(1, len(filling), 1))
+        self.points = filling.shape[1]
+        self.colours = nn.Parameter(torch.tensor(MOUTH_INSIDE).repeat(1, self.points, 1))
+        self.colours_of_lips = nn.Parameter(torch.zeros(1, self.points, 1))
 
     def _load_from_state_dict(self, state: dict, prefix: str, *args: object) -> None:
         for name in ("colours", "colours_of_lips"):  # of weights from before they were learned
             state.setdefault(prefix + name, getattr(self, name).detach())
         super()._load_from_state_dict(state, prefix, *args)
 
-    def forward(self, source: Tensor, driving: Tensor, colours: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """source, driving (B, K, 2), colours (B, K, 3) at the source's landmarks. Returns, at the S `centres`, how much is a mouth's inside (B, 1, S, S), some 0..1, and
-        its colours times that (B, 3, S, S).
+    def places(self, driving: Tensor) -> Tensor:
+        """(B, 2, 28): where the points lie. driving (B, 2, K)."""
+        return driving @ self.columns[:, :, -self.points :]
+
+    def forward(self, colours: Tensor, source: Tensor, driving: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """colours (B, 3, K) at the source's landmarks, source, driving (B, 2, K).
+
+        Returns, at the S `centres`, how much is a mouth's inside (B, 1, S, S), some 0..1, and its colours times that
+        (B, 3, S, S).
         """
-        batch, count = len(driving), self.of_column.shape[2]
-        # Of source and driving at once, by turns: (B, count * 2, 2).
-        both = torch.bmm(_of_batch(self.rows, batch), torch.cat([source, driving], 2))
-        width, gap = both[:, :count].reshape(batch, -1, 2), both[:, count:].reshape(batch, -1, 2)
-        area = _cross(width, gap)
-        height = (area / (_squares(width) + 1e-6)).reshape(batch, count, 2)
-        area = area.reshape(batch, count, 2)[:, :, 1:]
-        before, height = height[:, :, :1], height[:, :, 1:]
-        before = torch.clamp(before, 0.0, 10.0)
-        new = torch.clamp((height - 2.0 * before - self.least) * (1.0 / (self.full - self.least)), 0.0, 1.0)
-        weights = torch.bmm(_of_batch(self.of_column, batch), area * new * self.share)
-        filling = _of_batch(self.filling, batch)
-        points = torch.bmm(filling, driving)
-        inside = self.colours + self.colours_of_lips * torch.bmm(filling, colours)
-        filled = splat(torch.cat([weights, weights * inside], 2), *gaussians(square_offsets(points, centres), self.precision))
+        batch, count = len(driving), self.of_column.shape[1]
+        turn, add = _of_batch(self.turn, batch), _of_batch(self.sum, batch)
+        picked = torch.bmm(torch.cat([source, driving, colours], 1), _of_batch(self.columns, batch))
+        both, filling = picked[:, :4, : 1 + count], picked[:, 2:, 1 + count :]
+        width, gap = both[:, :, :1], both[:, :, 1:]
+        area = torch.bmm(add, torch.bmm(turn, width) * gap)
+        height = area / (torch.bmm(add, width * width) + 1e-6)
+        before, height = torch.clamp(height[:, :1], 0.0, 10.0), height[:, 1:]
+        scale = 1.0 / (self.full - self.least)
+        new = torch.clamp((height - 2.0 * before) * scale - self.least * scale, 0.0, 1.0)
+        weights = torch.bmm(area[:, 1:] * new, _of_batch(self.of_column, batch))
+        inside = self.colours.transpose(1, 2) + self.colours_of_lips.transpose(1, 2) * filling[:, 2:]
+        near = square_offsets(filling[:, :2], centres)
+        filled = splat(torch.cat([weights, weights * inside], 1), *gaussians(near, self.precision))
         return filled[:, :1], filled[:, 1:]
-
-
-def _squares(x: Tensor) -> Tensor:
-    """(.., 1): squared lengths of (.., 2)."""
-    return x[..., :1] * x[..., :1] + x[..., 1:] * x[..., 1:]
 
 
 class FrameTrunk(nn.Module):
@@ -323,6 +357,8 @@ class FrameTop(nn.Module):
         super().__init__()
         w64, w32, _, _ = config.frame_widths
         self.to64, self.up32, self.dec64 = mix(w32, w64), Upsample(32), conv(w64, w64)
+        if config.lean:
+            self.dec64[0] = Separable(w64, w64)
 
     def forward(self, x64: Tensor, x32: Tensor) -> Tensor:
         """What the trunk returns; returns (B, w64, 64, 64)."""
@@ -340,25 +376,27 @@ class FrameNetwork(nn.Module):
         self.fine_codes = nn.Parameter(0.5 * torch.randn(1, POINTS, config.fine_codes))
         self.log_sigma = nn.Parameter(torch.full((POINTS, 1), math.log(0.07)))
         self.log_fine_sigma = nn.Parameter(torch.full((POINTS, 1), math.log(0.045)))
-        self.register_buffer("ones", torch.ones(1, POINTS, 1), persistent=False)
+        self.register_buffer("ones", torch.ones(1, 1, POINTS), persistent=False)
         self.register_buffer("centres32", pixel_centres(32), persistent=False)
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
         if config.sigma_lid:
             self.lids = Lids()
-            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.of_eye.shape[1]
+            sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.copies
             self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
         if config.sigma_mouth:
             self.mouth = Mouth(config.sigma_mouth)
         self.read32 = nn.Linear(config.features + 3 + config.codes + 3, w32)
         self.map_gain = nn.Identity()  # of map features, by channel: `quantization.equalize` sets one
         self.trunk, self.top = FrameTrunk(config), FrameTop(config)
-        self.up32, self.up64 = Upsample(32), Upsample(64)
+        self.up32, self.up64 = Upsample(32, exported_as_products=True), Upsample(64, exported_as_products=config.lean)
         # Flow x, flow y, blend, mask; and the paint's colours of four pixels, unless it is painted at 128 px.
-        self.heads = nn.Conv2d(w64, 4 if config.paint_width else 16, 3, padding=1)
-        nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
+        outputs = 4 if config.paint_width else 16
+        self.heads = Separable(w64, outputs, bias=True) if config.lean else nn.Conv2d(w64, outputs, 3, padding=1)
+        last = self.heads.pointwise if config.lean else self.heads
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         with torch.no_grad():  # start as the warp: no correction, 2 % of paint, everything the person
-            self.heads.bias[:4] = torch.tensor([0.0, 0.0, -3.9, 4.0])
+            last.bias[:4] = torch.tensor([0.0, 0.0, -3.9, 4.0])
         if config.paint_width:
             self.paint_mix = mix(w64, config.paint_width)
             self.paint = nn.Conv2d(config.paint_width, 3, 3, padding=1)
@@ -374,32 +412,34 @@ class FrameNetwork(nn.Module):
                 state[name.replace("trunk.", "top.", 1)] = state.pop(name)
         super()._load_from_state_dict(state, prefix, *args)
 
-    def prior(self, source: Tensor, driving: Tensor) -> Tensor:
+    def prior(self, driving: Tensor, moved: Tensor) -> Tensor:
         """(B, 3, 64, 64): flow of the landmarks alone (xy), and how near the face is (0..1).
+
+        driving (B, 2, K), moved (B, 2, K): from there to where the source has them.
 
         A wide average smooths a closing lid away. So what it misses at lips, eyes and brows is splatted once more,
         narrowly: on people kept out of training that took the warp's L1 in mouth and eyes from 0.0567 to 0.0534.
         """
-        config = self.config
+        config, batch = self.config, len(driving)
         narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
-        moved = torch.cat([source - driving, _of_batch(self.ones, len(source))], 2)
-        total = splat(moved, *gaussians(square_offsets(driving, self.centres64), narrow))
+        values = torch.cat([moved, _of_batch(self.ones, batch)], 1)
+        total = splat(values, *gaussians(square_offsets(driving, self.centres64), narrow))
         # What is wide needs few pixels.
-        total = total + config.wide_share * self.up32(splat(moved, *gaussians(square_offsets(driving, self.centres32), wide)))
+        total = total + config.wide_share * self.up32(splat(values, *gaussians(square_offsets(driving, self.centres32), wide)))
         weight = total[:, 2:3]
         flow = total[:, :2] / (weight + config.still)
 
-        moving, wanted, sharp = driving[:, :SHARP_POINTS], moved[:, :SHARP_POINTS, :2], 1 / (2 * config.sigma_sharp**2)
-        weights = _of_batch(self.ones[:, :SHARP_POINTS], len(source))
+        moving, wanted, sharp = driving[:, :, :SHARP_POINTS], moved[:, :, :SHARP_POINTS], 1 / (2 * config.sigma_sharp**2)
+        weights = _of_batch(self.ones[:, :, :SHARP_POINTS], batch)
         if config.sigma_lid:
-            copies, of_copies, weights_of_copies, weights = self.lids(moved, driving)
-            moving, wanted = torch.cat([moving, copies], 1), torch.cat([wanted, of_copies], 1)
-            weights, sharp = torch.cat([weights, weights_of_copies], 1), self.sharp
-        distance = square_distances(moving, driving)
-        here = torch.bmm(torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide), moved)
-        missed = wanted - here[:, :, :2] / (here[:, :, 2:3] + config.still)
-        extra = splat(torch.cat([missed * weights, weights], 2), *gaussians(square_offsets(moving, self.centres64), sharp))
-        flow = flow + extra[:, :2] / (extra[:, 2:3] + config.still_sharp)
+            copies, of_copies, weights = self.lids(driving, moved)
+            moving, wanted, sharp = torch.cat([moving, copies], 2), torch.cat([wanted, of_copies], 2), self.sharp
+        distance = square_distances(driving, moving)
+        here = torch.bmm(values, torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide))
+        missed = wanted - here[:, :2] / (here[:, 2:] + config.still)
+        near = square_offsets(moving, self.centres64)
+        extra = splat(torch.cat([missed * weights, weights], 1), *gaussians(near, sharp))
+        flow = flow + extra[:, :2] / (extra[:, 2:] + config.still_sharp)
         return torch.cat([flow, weight / (weight + 1.0)], 1)
 
     def forward(self, landmark_features: Tensor, map_features: Tensor, source: Tensor, driving: Tensor) -> Layers:
@@ -420,25 +460,27 @@ class FrameNetwork(nn.Module):
 
         Numbers are written 1.0, not 1: an integer would leave a type conversion outside the delegate.
         """
-        config = self.config
-        batch = len(driving)
-        moved = source - driving
+        config, batch = self.config, len(driving)
         ones = _of_batch(self.ones, batch)
-        landmark_colours = landmark_features[:, :, config.features :]
+        rows = torch.cat([source, driving, landmark_features, source - driving], 2).transpose(1, 2)
+        source, driving, moved = rows[:, :2], rows[:, 2:4], rows[:, -2:]
+        landmark_colours = rows[:, -5:-2]
 
-        # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
-        coarse = torch.cat([landmark_features, _of_batch(self.codes, batch), moved, ones], 2)
-        coarse = torch.cat([nn.functional.linear(coarse, self.read32.weight), ones], 2)
+        # Read before it is splatted: landmarks are fewer than pixels. Of codes the same is read every frame. The bias is of pixels.
+        weight, known = self.read32.weight, config.features + 3
+        of_codes = weight[:, known:-3] @ self.codes.transpose(1, 2) + weight[:, -1:]
+        weight = torch.cat([weight[:, :known], weight[:, -3:-1]], 1)[None]
+        coarse = torch.cat([torch.bmm(_of_batch(weight, batch), rows[:, 4:]) + of_codes, ones], 1)
         coarse = splat(coarse, *gaussians(square_offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
         coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
-        fine = torch.cat([_of_batch(self.fine_codes, batch), landmark_colours, ones], 2)
+        fine = torch.cat([_of_batch(self.fine_codes.transpose(1, 2), batch), landmark_colours, ones], 1)
         fine = splat(fine, *gaussians(square_offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
-        prior = self.prior(source, driving)
+        prior = self.prior(driving, moved)
         x64 = self.top(*self.trunk(torch.cat([fine, prior], 1), coarse + self.map_gain(map_features)))
         colours = fine[:, config.fine_codes : -1]
         if config.sigma_mouth:
-            mouth, inside = self.mouth(source, driving, landmark_colours, self.centres64)
+            mouth, inside = self.mouth(landmark_colours, source, driving, self.centres64)
             prior, colours = torch.cat([prior, mouth], 1), colours - mouth * colours + inside
         return x64, prior, colours
 
@@ -455,14 +497,20 @@ class FrameNetwork(nn.Module):
         if self.config.sigma_mouth:
             blend = blend + MOUTH_BLEND * prior[:, 3:]
         blend = torch.sigmoid(blend)
-        large = _as_rows(self.up64(torch.cat([_as_rows(colours), blend], 1).reshape(batch, 4, side, side)))
-        if self.config.paint_width:
-            paint = self.paint(torch.relu(self.up64(self.paint_mix(x64))))
-        else:
-            paint = nn.functional.pixel_shuffle(heads[:, 4:].reshape(batch, 12, side, side), 2)
-        paint = torch.tanh(large[:, :3] + _as_rows(paint))
         a = torch.cat([flow, 1.0 - blend, mask], 1).reshape(batch, 4, side, side)
-        b = (large[:, 3:] * paint).reshape(batch, 3, 2 * side, 2 * side)
+        colours = _as_rows(colours)
+        if self.config.lean:  # a colour is that of four pixels
+            paint = torch.tanh(colours.reshape(batch, 3, 1, -1) + heads[:, 4:].reshape(batch, 3, 4, -1))
+            paint = _as_rows(nn.functional.pixel_shuffle(paint.reshape(batch, 12, side, side), 2))
+            blend = _as_rows(self.up64(blend.reshape(batch, 1, side, side)))
+        else:
+            if self.config.paint_width:
+                paint = self.paint(torch.relu(self.up64(self.paint_mix(x64))))
+            else:
+                paint = nn.functional.pixel_shuffle(heads[:, 4:].reshape(batch, 12, side, side), 2)
+            large = _as_rows(self.up64(torch.cat([colours, blend], 1).reshape(batch, 4, side, side)))
+            paint, blend = torch.tanh(large[:, :3] + _as_rows(paint)), large[:, 3:]
+        b = (blend * paint).reshape(batch, 3, 2 * side, 2 * side)
         return Layers(a, b), paint.reshape(batch, 3, 2 * side, 2 * side)
 
 
@@ -484,7 +532,7 @@ def landmark_warp(texture: Tensor, source: Tensor, driving: Tensor) -> Tensor:
     texture (N, 3, H, H) in [-1, 1], which stands behind itself; source (N or 1, K, 2), driving (N, K, 2); returns
     (N, 3, H, H)
     """
-    flow = _untrained().to(texture.device).prior(source.expand_as(driving), driving)[:, :2]
+    flow = _untrained().to(texture.device).prior(driving.transpose(1, 2), (source - driving).transpose(1, 2))[:, :2]
     layers = Layers(torch.cat([flow, torch.ones_like(flow)], 1), torch.zeros_like(flow[:, :1]).expand(-1, 3, -1, -1))
     return composite(texture, texture, layers)
 

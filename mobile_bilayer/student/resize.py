@@ -23,10 +23,13 @@ LAYERS = {
     "frame.trunk.to16": ("16", "8"),
     "frame.trunk.to32": ("32", "16"),
     "frame.top.to64": ("64", "32"),
+    "frame.top.dec64.0.depthwise": ("64", None),
     "frame.top.dec64": ("64", "64"),
+    "frame.heads.depthwise": ("64", None),
     "frame.heads": (None, "64"),
     "frame.paint_mix": (None, "64"),
 }
+TOP = ("frame.top.dec64.0", "frame.heads")  # separable or not
 
 
 @torch.no_grad()
@@ -34,19 +37,20 @@ def resized(student: Student, config: StudentConfig) -> Student:
     """A student of the shape `config`.
 
     A wider one renders what `student` does: what is new is read by what is new alone, until it has learned something.
-    A narrower one keeps the channels that are read most, and must be trained to render anything.
+    A narrower one keeps the channels that are read most, and must be trained to render anything; a lean one has the
+    separable convolutions that are nearest to those that were not.
 
-    Raises MobileBilayerError when more than frame_widths and fine_codes differs.
+    Raises MobileBilayerError when more than frame_widths, fine_codes and lean differs.
     """
     other = [n for n in ("encoder_widths", "features", "codes", "paint_width") if getattr(student.config, n) != getattr(config, n)]
     if other:
         raise MobileBilayerError(
             f"A student's {other[0]} can't change from {getattr(student.config, other[0])} to {getattr(config, other[0])}. "
-            "Only frame_widths and fine_codes can; train one of that shape from random weights."
+            "Only frame_widths, fine_codes and lean can; train one of that shape from random weights."
         )
     new = Student(config).eval()
-    before, after = student.state_dict(), new.state_dict()
-    moves = _moves(student, config)
+    before, after = _with_top(student.state_dict(), config.lean), new.state_dict()
+    moves = _moves(before, student.config, config)
     for name, value in after.items():
         layer = next((layer for layer in LAYERS if name.startswith(layer + ".") or name == layer), None)
         if layer is None or value.ndim == 0:
@@ -65,11 +69,32 @@ def resized(student: Student, config: StudentConfig) -> Student:
     return new
 
 
-def _moves(student: Student, config: StudentConfig) -> dict[str, tuple[Tensor, Tensor]]:
+def _with_top(weights: dict[str, Tensor], lean: bool) -> dict[str, Tensor]:
+    """The same weights with a top that is lean, as near as such a one can be, or is not."""
+    weights = dict(weights)
+    for layer in TOP:
+        names = [f"{layer}.{part}" for part in ("weight", "bias", "depthwise.weight", "pointwise.weight", "pointwise.bias")]
+        dense, bias, depthwise, pointwise, pointwise_bias = names
+        if lean and dense in weights:
+            kernels = weights.pop(dense)
+            # Of each input, the kernel that its outputs have most in common.
+            u, s, v = torch.linalg.svd(kernels.flatten(2).transpose(0, 1), full_matrices=False)
+            weights[depthwise] = v[:, :1].reshape(-1, 1, *kernels.shape[2:])
+            weights[pointwise] = (u[:, :, 0] * s[:, :1]).T[:, :, None, None].contiguous()
+        elif not lean and pointwise in weights:
+            weights[dense] = weights.pop(pointwise) * weights.pop(depthwise).transpose(0, 1)
+        old, new = (bias, pointwise_bias) if lean else (pointwise_bias, bias)
+        if old in weights:
+            weights[new] = weights.pop(old)
+    return weights
+
+
+def _moves(
+    weights: dict[str, Tensor], before: StudentConfig, after: StudentConfig
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Of each group of channels: which are kept, and where they go."""
-    weights = student.state_dict()
     moves = {}
-    for group, had, wanted in zip(("64", "32", "16", "8"), student.config.frame_widths, config.frame_widths, strict=True):
+    for group, had, wanted in zip(("64", "32", "16", "8"), before.frame_widths, after.frame_widths, strict=True):
         read = sum(
             value.float().square().sum((0, *range(2, value.ndim)))
             for layer, (_, reads) in LAYERS.items()
@@ -78,7 +103,7 @@ def _moves(student: Student, config: StudentConfig) -> dict[str, tuple[Tensor, T
         )
         kept = torch.argsort(read, descending=True)[: min(had, wanted)].sort().values
         moves[group] = kept, torch.arange(len(kept))
-    had, wanted = student.config.fine_codes, config.fine_codes
+    had, wanted = before.fine_codes, after.fine_codes
     kept = torch.arange(min(had, wanted))
     rest = torch.arange(weights["frame.trunk.stem.0.weight"].shape[1] - had)
     moves["codes"] = kept, kept

@@ -1,7 +1,7 @@
 """Weighted averages over landmarks as matrix products: nothing is sampled, every delegate takes it.
 
 A Gaussian around a landmark is separable, w_k(x, y) = wx_k(x) * wy_k(y), so for values v
-sum_k w_k(x, y) v_k = (v * wy)^T @ wx.
+sum_k w_k(x, y) v_k = (v * wy) @ wx. Landmarks' values lie in rows, (B, C, K): so the products read them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ def pixel_centres(side_px: int) -> Tensor:
 def square_offsets(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """How far pixels lie from landmarks, squared, along x and along y: what Gaussians of any width are made from.
 
-    points   (B, K, 2) xy in [-1, 1]
+    points   (B, 2, K), rows of x and of y in [-1, 1]
     centres  (S,) from `pixel_centres`
-    returns  (B, K, S), (B, S, K): as a splat's product reads them
+    returns  (B, K, S), (B, 1, S, K): as a splat's products read them
     """
-    batch, count, _ = points.shape
-    x = points[..., 0:1] - centres
-    y = points[..., 1:2].reshape(batch, 1, count) - centres[:, None]
+    x, y = _column(points[:, :1]) - centres, points[:, 1:].reshape(len(points), 1, 1, -1) - centres[:, None]
     return x * x, y * y
 
 
@@ -33,7 +31,7 @@ def gaussians(squares: tuple[Tensor, Tensor], precision: Tensor | float) -> tupl
 
     squares    from `square_offsets`
     precision  (K, 1): 1 / (2 sigma^2), or one number
-    returns    wx (B, K, S), wy (B, S, K)
+    returns    wx (B, K, S), wy (B, 1, S, K)
     """
     x, y = squares
     across = -precision
@@ -42,32 +40,30 @@ def gaussians(squares: tuple[Tensor, Tensor], precision: Tensor | float) -> tupl
 
 
 def square_distances(first: Tensor, second: Tensor) -> Tensor:
-    """(B, J, K) of points (B, J, 2) and (B, K, 2)."""
-    batch, points, _ = second.shape
-    x = first[..., 0:1] - second[..., 0:1].reshape(batch, 1, points)
-    y = first[..., 1:2] - second[..., 1:2].reshape(batch, 1, points)
+    """(B, J, K) of points (B, 2, J) and (B, 2, K), rows of x and of y."""
+    x, y = (_column(first[:, i : i + 1]) - second[:, i : i + 1] for i in (0, 1))
     return x * x + y * y
 
 
 def splat(values: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     """Sum over landmarks of weight times value, everywhere.
 
-    values   (B, K, C) or (1, K, C)
-    wx, wy   (B, K, S), (B, S, K) from `gaussians`
+    values   (B, C, K) or (1, C, K)
+    wx, wy   (B, K, S), (B, 1, S, K) from `gaussians`
     returns  (B, C, S, S)
     """
     batch, points, side = wx.shape
-    channels = values.shape[-1]
+    channels = values.shape[1]
     # Reshapes and bmm, where unsqueeze and @ would read better: XNNPACK takes the ones and not the others.
-    rows = values.transpose(1, 2).reshape(-1, channels, 1, points) * wy.reshape(batch, 1, side, points)
-    return torch.bmm(rows.reshape(batch, channels * side, points), wx).reshape(batch, channels, side, side)
+    rows = (values.reshape(-1, channels, 1, points) * wy).reshape(batch, channels * side, points)
+    return torch.bmm(rows, wx).reshape(batch, channels, side, side)
 
 
 def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
     """What an image holds at the landmarks: the weighted mean under each Gaussian (the adjoint of `splat`).
 
     image    (B, C, S, S)
-    wx, wy   (B, K, S), (B, S, K) from `gaussians`
+    wx, wy   (B, K, S), (B, 1, S, K) from `gaussians`
     returns  (B, K, C)
     """
     batch, points, side = wx.shape
@@ -77,6 +73,12 @@ def gather(image: Tensor, wx: Tensor, wy: Tensor) -> Tensor:
         return x.reshape(batch, -1, 1, side).mean((2, 3), keepdim=True) * float(side)
 
     columns = torch.bmm(image.reshape(batch, channels * side, side), wx.transpose(1, 2))  # the sum over x
-    columns = columns.reshape(batch, channels, side, points) * wy.reshape(batch, 1, side, points)
+    columns = columns.reshape(batch, channels, side, points) * wy
     values = total(columns.permute(0, 3, 1, 2)).reshape(batch, points, channels)  # the sum over y
-    return values / (total(wx) * total(wy.transpose(1, 2)) + 1e-4).reshape(batch, points, 1)
+    weight = total(wx) * total(wy.reshape(batch, side, points).transpose(1, 2))
+    return values / (weight + 1e-4).reshape(batch, points, 1)
+
+
+def _column(row: Tensor) -> Tensor:
+    """(B, 1, K) as (B, K, 1)."""
+    return row.reshape(len(row), -1, 1)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from mobile_bilayer.compositing import Layers, composite, identity_grid, resize
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import SIZES, AvatarCode, Student
+from mobile_bilayer.student.network import AvatarCode, Student, StudentConfig
 from mobile_bilayer.teacher.blocks import LevelParams, ResidualBlock, activate, conv3x3, downsample
 from mobile_bilayer.teacher.config import TeacherConfig
 from mobile_bilayer.teacher.inference_generator import InferenceGenerator
@@ -31,7 +31,7 @@ from mobile_bilayer.teacher.keypoints_embedder import KeypointsEmbedder
 
 LANDMARK = TeacherConfig(
     prior="landmark",
-    coarse=SIZES["S"],
+    coarse=StudentConfig(sigma_lid=0.025, sigma_mouth=0.025),
     keypoints=2 * POINTS,  # each network point of the driving frame, and how far it is from the source's
     enhancer_steps=0,
     norm_eps=1e-5,

@@ -139,8 +139,9 @@ def window(texture: Tensor, background: Tensor, layers: Layers, grid: Tensor) ->
 def inside(student: Student, source: Tensor, driving: Tensor) -> tuple[Tensor, Tensor]:
     """How much is a mouth's inside that the source does not show (N, 1, 64, 64), 0..1; and 28 places in each (N, 1, 28, 2)."""
     mouth = student.frame.mouth
-    share, _ = mouth(source, driving, driving.new_zeros(*driving.shape[:2], 3), student.frame.centres64)
-    return share.clamp(0, 1), torch.bmm(mouth.filling.expand(len(driving), -1, -1), driving)[:, None]
+    source, driving = source.mT, driving.mT
+    share, _ = mouth(driving.new_zeros(len(driving), 3, driving.shape[2]), source, driving, student.frame.centres64)
+    return share.clamp(0, 1), mouth.places(driving).mT[:, None]
 
 
 def lights(picture: Tensor, grid: Tensor) -> Tensor:

@@ -74,6 +74,31 @@ def test_the_list_of_layers_names_all_whose_width_depends_on_the_size():
     assert changed and all(any(name == layer or name.startswith(layer + ".") for layer in LAYERS) for name in changed)
 
 
+def test_a_lean_student_is_the_nearest_to_one_that_is_not(student):
+    """Where each input's kernels are alike, it is the same one: but for the colours, which nothing smooths."""
+    top, heads = student.frame.top.dec64[0], student.frame.heads
+    with torch.no_grad():
+        for layer in (top, heads):
+            layer.weight.copy_(layer.weight[:, :, 1:2, 1:2] * torch.randn(1, layer.weight.shape[1], 3, 3))
+    lean = resized(student, replace(SMALL, lean=True))
+    before, after = layers(student), layers(lean)
+    torch.testing.assert_close(after[0], before[0], atol=1e-4, rtol=1e-4)
+    assert (after[1] - before[1]).abs().mean() < 0.01
+    again = resized(lean, SMALL)
+    for ours, theirs in zip(layers(again), before, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_lean_student_of_another_is_nearer_to_it_than_any_one_of_its_channels_less(student):
+    """Its kernels are the best of rank one: their error is what the singular values after the first say."""
+    lean = resized(student, replace(SMALL, lean=True))
+    for name, error in (("heads", 1e-5), ("top.dec64.0", 1e-5)):
+        dense, layer = student.frame.get_submodule(name).weight, lean.frame.get_submodule(name)
+        ours = (layer.pointwise.weight * layer.depthwise.weight.transpose(0, 1)).detach()
+        left = torch.linalg.svdvals(dense.flatten(2).transpose(0, 1))[:, 1:].square().sum()
+        assert float(((ours - dense) ** 2).sum() / left) == pytest.approx(1, abs=error)
+
+
 def test_what_belongs_to_a_prior_that_the_other_lacks_begins_anew(student):
     without = Student(replace(SMALL, sigma_lid=0.0, sigma_mouth=0.0))
     assert torch.equal(resized(without, SMALL).frame.mouth.colours, Student(SMALL).frame.mouth.colours)

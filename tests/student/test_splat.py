@@ -9,11 +9,11 @@ BATCH, POINTS, CHANNELS, SIDE = 2, 3, 4, 5
 
 
 def factors(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """values (B, K, C), wx (B, K, S), wy (B, S, K), without any symmetry."""
+    """values (B, C, K), wx (B, K, S), wy (B, 1, S, K), without any symmetry."""
     rng = np.random.default_rng(seed)
-    values = rng.normal(size=(BATCH, POINTS, CHANNELS)).astype(np.float32)
+    values = rng.normal(size=(BATCH, CHANNELS, POINTS)).astype(np.float32)
     wx, wy = rng.uniform(0.1, 1, (2, BATCH, POINTS, SIDE)).astype(np.float32)
-    return values, wx, np.ascontiguousarray(wy.transpose(0, 2, 1))
+    return values, wx, np.ascontiguousarray(wy.transpose(0, 2, 1))[:, None]
 
 
 def test_pixel_centres_lie_half_a_pixel_inside_the_frame():
@@ -21,7 +21,7 @@ def test_pixel_centres_lie_half_a_pixel_inside_the_frame():
 
 
 def test_two_factors_multiply_to_the_gaussian_of_two_dimensions():
-    points = torch.tensor([[[0.3, -0.6], [-0.1, 0.2]], [[0.9, 0.9], [0.0, -1.2]]])
+    points = torch.tensor([[[0.3, -0.1], [-0.6, 0.2]], [[0.9, 0.0], [0.9, -1.2]]])  # rows of x and of y
     sigma = torch.tensor([[0.2], [0.5]])
     wx, wy = gaussians(square_offsets(points, pixel_centres(SIDE)), 1 / (2 * sigma**2))
     for b in range(2):
@@ -29,9 +29,9 @@ def test_two_factors_multiply_to_the_gaussian_of_two_dimensions():
             for row in range(SIDE):
                 for column in range(SIDE):
                     x, y = -1 + (2 * column + 1) / SIDE, -1 + (2 * row + 1) / SIDE
-                    square = (x - points[b, k, 0]) ** 2 + (y - points[b, k, 1]) ** 2
+                    square = (x - points[b, 0, k]) ** 2 + (y - points[b, 1, k]) ** 2
                     want = torch.exp(-square / (2 * sigma[k, 0] ** 2))
-                    torch.testing.assert_close(wx[b, k, column] * wy[b, row, k], want)
+                    torch.testing.assert_close(wx[b, k, column] * wy[b, 0, row, k], want)
 
 
 def test_a_splat_is_the_sum_of_weight_times_value():
@@ -39,7 +39,7 @@ def test_a_splat_is_the_sum_of_weight_times_value():
     want = np.zeros((BATCH, CHANNELS, SIDE, SIDE))
     for b, c, row, column in np.ndindex(want.shape):
         for k in range(POINTS):
-            want[b, c, row, column] += values[b, k, c] * wx[b, k, column] * wy[b, row, k]
+            want[b, c, row, column] += values[b, c, k] * wx[b, k, column] * wy[b, 0, row, k]
     got = splat(*map(torch.from_numpy, (values, wx, wy)))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -58,7 +58,7 @@ def test_gathering_is_the_weighted_mean_of_the_picture():
         total = weight = 0.0
         for row in range(SIDE):
             for column in range(SIDE):
-                here = wx[b, k, column] * wy[b, row, k]
+                here = wx[b, k, column] * wy[b, 0, row, k]
                 total += here * image[b, c, row, column]
                 weight += here
         want[b, k, c] = total / weight
@@ -69,13 +69,13 @@ def test_gathering_is_the_weighted_mean_of_the_picture():
 def test_a_landmark_reads_the_pixel_it_lies_on():
     image = torch.arange(2 * SIDE * SIDE, dtype=torch.float32).reshape(1, 2, SIDE, SIDE)
     centres = pixel_centres(SIDE)
-    points = torch.stack([centres[3], centres[1]]).reshape(1, 1, 2)  # column 3, row 1
+    points = torch.stack([centres[3], centres[1]]).reshape(1, 2, 1)  # column 3, row 1
     read = gather(image, *gaussians(square_offsets(points, centres), torch.tensor([[1 / (2 * 0.05**2)]])))
     torch.testing.assert_close(read, image[:, :, 1, 3].reshape(1, 1, 2), rtol=2e-4, atol=1e-3)
 
 
 def test_a_landmark_far_outside_reads_nothing_and_not_a_number_that_is_none():
     image = torch.ones(1, 2, SIDE, SIDE)
-    far = torch.full((1, 1, 2), 50.0)
+    far = torch.full((1, 2, 1), 50.0)
     read = gather(image, *gaussians(square_offsets(far, pixel_centres(SIDE)), torch.tensor([[200.0]])))
     assert (read == 0).all()
