@@ -133,9 +133,9 @@ def splats() -> Iterator[Variant]:
 
 def networks() -> Iterator[Variant]:
     shapes = dict(SIZES)
-    shapes["S, not lean"] = replace(SIZES["S"], lean=False)
-    shapes["S, not lean, of 32 channels at 32 px and 64 at 16 px"] = replace(SIZES["S"], lean=False, frame_widths=(16, 32, 64, 64))
-    shapes["S, painted at 128 px"] = replace(SIZES["S"], lean=False, paint_width=12)
+    shapes["S, lean"] = replace(SIZES["S"], lean=True)
+    shapes["S, lean, 24 channels at 32 px, 48 at 16 px"] = replace(SIZES["S"], lean=True, frame_widths=(16, 24, 48, 64))
+    shapes["S, painted at 128 px"] = replace(SIZES["S"], paint_width=12)
     shapes["S, without lids and mouth"] = replace(SIZES["S"], sigma_lid=0.0, sigma_mouth=0.0)
     for name, config in shapes.items():
         points = torch.rand(1, POINTS, 2) - 0.5
@@ -145,8 +145,7 @@ def networks() -> Iterator[Variant]:
 
 def lower(module: nn.Module, inputs: tuple[Tensor, ...], int8: bool) -> bytes:
     """The module as an ExecuTorch program for XNNPACK."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+    from mobile_bilayer.export.backends import BACKENDS
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     from mobile_bilayer.quantization.recipes import RecipeQuantizer
@@ -159,7 +158,7 @@ def lower(module: nn.Module, inputs: tuple[Tensor, ...], int8: bool) -> bytes:
             with torch.no_grad():
                 prepared(*inputs)
             exported = torch.export.export(convert_pt2e(prepared), inputs)
-        return to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+        return BACKENDS["xnnpack"].to_edge({"forward": exported}, "int8" if int8 else "fp32", None).to_executorch().buffer
 
 
 def median_ms(program: bytes, inputs: tuple[Tensor, ...], rounds: int) -> float:

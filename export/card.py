@@ -17,6 +17,11 @@ def model_card(student: Student, facts: dict[str, object]) -> str:
         f"real one's {leg['validation']['spread_before']:.2f} -> {leg['validation']['spread_now']:.2f} (people kept out of training).\n"
         for leg in facts.get("mouth", [])
     )
+    legs += "".join(
+        f"- **Then made lean**: {leg['steps']} steps, {leg['pairs']} pairs of {leg['identities']} people, {leg['minutes']} minutes. "
+        f"Its pictures are {leg['validation']['psnr_db']:.1f} dB from those before (people kept out of training).\n"
+        for leg in facts.get("lean", [])
+    )
     validation = ", ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in dict(facts.get("validation", {})).items())
     return f"""# Model card
 

@@ -46,7 +46,9 @@ class StudentConfig:
     features: int = 24  # read from the source at each landmark
     codes: int = 12  # learned for each landmark, splatted at 32 px
     fine_codes: int = 4  # learned for each landmark, splatted at 64 px
-    lean: bool = False  # at 64 px: two convolutions are separable, and nothing smooths the colours that paint starts from
+    # Residuals are half as wide inside, the two convolutions at 64 px are separable, and nothing smooths the colours there that
+    # paint starts from. `training/lean.py` makes such a student out of one that is not.
+    lean: bool = False
     paint_width: int = 0  # channels at 128 px, where lf is painted; 0: at 64 px, four pixels at once, at half the cost
     sigma_narrow: float = 0.06  # of the prior flow, in [-1, 1] units
     sigma_wide: float = 0.25
@@ -66,6 +68,11 @@ class StudentConfig:
             raise MobileBilayerError(f"A lean student paints at 64 px, but paint_width is {self.paint_width}. Leave it 0, or lean False.")
         object.__setattr__(self, "frame_widths", tuple(self.frame_widths))
         object.__setattr__(self, "encoder_widths", tuple(self.encoder_widths))
+
+    @property
+    def inner_widths(self) -> tuple[int, ...]:
+        """Channels between the two convolutions of the residuals at 32, 16 and 8 px."""
+        return tuple(width // 2 if self.lean else width for width in self.frame_widths[1:])
 
 
 SIZES = {
@@ -126,9 +133,10 @@ def _of_batch(values: Tensor, batch: int) -> Tensor:
 class Residual(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inner: int | None = None) -> None:
         super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width, act=False)
+        inner = inner or width
+        self.first, self.second = conv(width, inner), conv(inner, width, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.second(self.first(x)))
@@ -240,31 +248,31 @@ class Lids(nn.Module):
         side = torch.tensor([-1.0, 1.0] * len(EYES)).repeat_interleave(len(EYES[0][1]))
         of_eye = torch.eye(len(EYES)).repeat_interleave(2 * len(EYES[0][1]), 1)
         faded = torch.stack([_columns([*upper, *lower, *iris]).sum(1) for _, upper, lower, iris in EYES])
-        # Columns of points to: each eye's width and gap, the lids, what lies outwards of them.
-        columns = torch.cat([width, torch.stack(gap, 1), lids, self.outwards * side * (width @ of_eye)], 1)
+        # Columns of points to: each eye's width and gap, the lids.
+        columns = torch.cat([width, torch.stack(gap, 1), lids], 1)
         # How much of them is left of the first points, and of the copies, when an eye shuts.
         handed_over = torch.cat([-1.0 * faded[:, :SHARP_POINTS], of_eye], 1)
         kept = torch.cat([torch.ones(1, SHARP_POINTS), torch.zeros(1, of_eye.shape[1])], 1)
         self.copies = of_eye.shape[1]
-        for name, matrix in (("columns", columns), ("handed_over", handed_over), ("kept", kept), ("turn", _turns(2)),
-                             ("sum", _sums_of_pairs(2))):  # fmt: skip
+        for name, matrix in (("columns", columns), ("out", self.outwards * side * of_eye), ("handed_over", handed_over),
+                             ("kept", kept), ("turn", _turns(2)), ("sum", _sums_of_pairs(2))):  # fmt: skip
             self.register_buffer(name, matrix[None], persistent=False)
 
-    def forward(self, driving: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """driving (B, 2, K), moved (B, 2, K) displacements.
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """points (B, 4, K): rows of driving points and of their displacements.
 
         Returns the copies (B, 2, 28), their displacements (B, 2, 28), and the weights (B, 1, SHARP_POINTS + 28) of the first
         `SHARP_POINTS` points and of the copies.
         """
-        batch, eyes, count = len(driving), len(EYES), self.copies
-        columns, turn, add = (_of_batch(matrix, batch) for matrix in (self.columns, self.turn, self.sum))
-        picked = torch.bmm(driving, columns)
-        turned = torch.bmm(turn, picked)
-        width, gap = picked[:, :, :eyes], picked[:, :, eyes : 2 * eyes]
-        height = torch.bmm(add, turned[:, :, :eyes] * gap) / (torch.bmm(add, width * width) + 1e-6)
+        batch, eyes = len(points), len(EYES)
+        turn, add = _of_batch(self.turn, batch), _of_batch(self.sum, batch)
+        picked = torch.bmm(points, _of_batch(self.columns, batch))
+        driving, wanted = picked[:, :2], picked[:, 2:, 2 * eyes :]
+        width, gap, lids = driving[:, :, :eyes], driving[:, :, eyes : 2 * eyes], driving[:, :, 2 * eyes :]
+        turned = torch.bmm(turn, width)
+        height = torch.bmm(add, turned * gap) / (torch.bmm(add, width * width) + 1e-6)
         shut = torch.clamp(height * (-1.0 / (self.open - self.shut)) + self.open / (self.open - self.shut), 0.0, 1.0)
-        copies = picked[:, :, 2 * eyes : 2 * eyes + count] + turned[:, :, 2 * eyes + count :]
-        wanted = torch.bmm(moved, columns[:, :, 2 * eyes : 2 * eyes + count])
+        copies = lids + torch.bmm(turned, _of_batch(self.out, batch))
         return copies, wanted, self.kept + torch.bmm(shut, _of_batch(self.handed_over, batch))
 
 
@@ -286,10 +294,11 @@ class Mouth(nn.Module):
         self.precision = 1 / (2 * sigma**2)
         # What a point stands for: the columns share the width; the Gaussian's own integral is 2 pi sigma^2.
         self.share = 1.0 / (len(self.across) * (count + 1) * 2 * math.pi * sigma**2)
-        filling = torch.cat([(1 - t) * up + t * down for t in self.across], 1)
-        of_column = torch.eye(count).repeat(1, len(self.across)) * self.share
-        columns = torch.cat([width, down - up, filling], 1)
-        for name, matrix in (("columns", columns), ("of_column", of_column), ("turn", _turns(4)), ("sum", _sums_of_pairs(4))):
+        one = torch.eye(count)
+        filling = torch.cat([torch.cat([(1 - t) * one, t * one]) for t in self.across], 1)  # out of upper and lower lip
+        of_column = one.repeat(1, len(self.across)) * self.share
+        for name, matrix in (("columns", torch.cat([width, up, down], 1)), ("filling", filling), ("of_column", of_column),
+                             ("turn", _turns(4)), ("sum", _sums_of_pairs(4))):  # fmt: skip
             self.register_buffer(name, matrix[None], persistent=False)
         # What lies there has a colour of its own, and as much light as the lips: of people kept out of training it is met
         # with an L1 of 0.16, where one dark red came to 0.23.
@@ -304,7 +313,7 @@ class Mouth(nn.Module):
 
     def places(self, driving: Tensor) -> Tensor:
         """(B, 2, 28): where the points lie. driving (B, 2, K)."""
-        return driving @ self.columns[:, :, -self.points :]
+        return driving @ self.columns[:, :, 1:] @ self.filling
 
     def forward(self, colours: Tensor, source: Tensor, driving: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         """colours (B, 3, K) at the source's landmarks, source, driving (B, 2, K).
@@ -315,8 +324,9 @@ class Mouth(nn.Module):
         batch, count = len(driving), self.of_column.shape[1]
         turn, add = _of_batch(self.turn, batch), _of_batch(self.sum, batch)
         picked = torch.bmm(torch.cat([source, driving, colours], 1), _of_batch(self.columns, batch))
-        both, filling = picked[:, :4, : 1 + count], picked[:, 2:, 1 + count :]
-        width, gap = both[:, :, :1], both[:, :, 1:]
+        both, width, lips = picked[:, :4], picked[:, :4, :1], picked[:, 2:, 1:]
+        gap = both[:, :, 1 + count :] - both[:, :, 1 : 1 + count]
+        filling = torch.bmm(lips, _of_batch(self.filling, batch))
         area = torch.bmm(add, torch.bmm(turn, width) * gap)
         height = area / (torch.bmm(add, width * width) + 1e-6)
         before, height = torch.clamp(height[:, :1], 0.0, 10.0), height[:, 1:]
@@ -337,7 +347,8 @@ class FrameTrunk(nn.Module):
         w64, w32, w16, w8 = config.frame_widths
         self.stem = conv(config.fine_codes + 3 + 1 + 3, w64)
         self.enc32, self.enc16, self.enc8 = conv(w64, w32, 2), conv(w32, w16, 2), conv(w16, w8, 2)
-        self.mid8, self.mid16, self.mid32 = Residual(w8), Residual(w16), Residual(w32)
+        i32, i16, i8 = config.inner_widths
+        self.mid8, self.mid16, self.mid32 = Residual(w8, i8), Residual(w16, i16), Residual(w32, i32)
         self.to16, self.to32 = mix(w8, w16), mix(w16, w32)
         self.up8, self.up16 = Upsample(8), Upsample(16)
 
@@ -379,6 +390,8 @@ class FrameNetwork(nn.Module):
         self.register_buffer("ones", torch.ones(1, 1, POINTS), persistent=False)
         self.register_buffer("centres32", pixel_centres(32), persistent=False)
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
+        for name, weights in (("still", [config.still, config.still, 1.0]), ("still_sharp", [config.still_sharp] * 2 + [1e9])):
+            self.register_buffer(name, torch.tensor(weights).reshape(1, 3, 1, 1), persistent=False)
         if config.sigma_lid:
             self.lids = Lids()
             sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.copies
@@ -412,35 +425,35 @@ class FrameNetwork(nn.Module):
                 state[name.replace("trunk.", "top.", 1)] = state.pop(name)
         super()._load_from_state_dict(state, prefix, *args)
 
-    def prior(self, driving: Tensor, moved: Tensor) -> Tensor:
+    def prior(self, points: Tensor) -> Tensor:
         """(B, 3, 64, 64): flow of the landmarks alone (xy), and how near the face is (0..1).
 
-        driving (B, 2, K), moved (B, 2, K): from there to where the source has them.
+        points (B, 4, K): rows of the driving points, and of how far it is from there to where the source has them.
 
         A wide average smooths a closing lid away. So what it misses at lips, eyes and brows is splatted once more,
         narrowly: on people kept out of training that took the warp's L1 in mouth and eyes from 0.0567 to 0.0534.
         """
-        config, batch = self.config, len(driving)
+        config, batch = self.config, len(points)
+        driving, moved = points[:, :2], points[:, 2:]
         narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
         values = torch.cat([moved, _of_batch(self.ones, batch)], 1)
         total = splat(values, *gaussians(square_offsets(driving, self.centres64), narrow))
         # What is wide needs few pixels.
         total = total + config.wide_share * self.up32(splat(values, *gaussians(square_offsets(driving, self.centres32), wide)))
-        weight = total[:, 2:3]
-        flow = total[:, :2] / (weight + config.still)
+        # Where flow is and how near the face is come out of one division; of what is added below the last is 0.
+        prior = total / (total[:, 2:] + self.still)
 
         moving, wanted, sharp = driving[:, :, :SHARP_POINTS], moved[:, :, :SHARP_POINTS], 1 / (2 * config.sigma_sharp**2)
         weights = _of_batch(self.ones[:, :, :SHARP_POINTS], batch)
         if config.sigma_lid:
-            copies, of_copies, weights = self.lids(driving, moved)
+            copies, of_copies, weights = self.lids(points)
             moving, wanted, sharp = torch.cat([moving, copies], 2), torch.cat([wanted, of_copies], 2), self.sharp
         distance = square_distances(driving, moving)
         here = torch.bmm(values, torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide))
         missed = wanted - here[:, :2] / (here[:, 2:] + config.still)
         near = square_offsets(moving, self.centres64)
         extra = splat(torch.cat([missed * weights, weights], 1), *gaussians(near, sharp))
-        flow = flow + extra[:, :2] / (extra[:, 2:] + config.still_sharp)
-        return torch.cat([flow, weight / (weight + 1.0)], 1)
+        return prior + extra / (extra[:, 2:] + self.still_sharp)
 
     def forward(self, landmark_features: Tensor, map_features: Tensor, source: Tensor, driving: Tensor) -> Layers:
         """The first two from `AvatarCode`; source, driving (B, K, 2) network points in [-1, 1]."""
@@ -462,21 +475,20 @@ class FrameNetwork(nn.Module):
         """
         config, batch = self.config, len(driving)
         ones = _of_batch(self.ones, batch)
-        rows = torch.cat([source, driving, landmark_features, source - driving], 2).transpose(1, 2)
-        source, driving, moved = rows[:, :2], rows[:, 2:4], rows[:, -2:]
-        landmark_colours = rows[:, -5:-2]
+        rows = torch.cat([driving, source - driving, landmark_features, source], 2).transpose(1, 2)
+        driving, source, landmark_colours = rows[:, :2], rows[:, -2:], rows[:, -5:-2]
 
-        # Read before it is splatted: landmarks are fewer than pixels. Of codes the same is read every frame. The bias is of pixels.
+        # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
         weight, known = self.read32.weight, config.features + 3
-        of_codes = weight[:, known:-3] @ self.codes.transpose(1, 2) + weight[:, -1:]
-        weight = torch.cat([weight[:, :known], weight[:, -3:-1]], 1)[None]
-        coarse = torch.cat([torch.bmm(_of_batch(weight, batch), rows[:, 4:]) + of_codes, ones], 1)
+        weight = torch.cat([weight[:, -3:-1], weight[:, :-3], weight[:, -1:]], 1)[None]  # their displacements come first here
+        coarse = torch.cat([rows[:, 2 : 4 + known], _of_batch(self.codes.transpose(1, 2), batch), ones], 1)
+        coarse = torch.cat([torch.bmm(_of_batch(weight, batch), coarse), ones], 1)
         coarse = splat(coarse, *gaussians(square_offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
         coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
         fine = torch.cat([_of_batch(self.fine_codes.transpose(1, 2), batch), landmark_colours, ones], 1)
         fine = splat(fine, *gaussians(square_offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
-        prior = self.prior(driving, moved)
+        prior = self.prior(rows[:, :4])
         x64 = self.top(*self.trunk(torch.cat([fine, prior], 1), coarse + self.map_gain(map_features)))
         colours = fine[:, config.fine_codes : -1]
         if config.sigma_mouth:
@@ -501,7 +513,9 @@ class FrameNetwork(nn.Module):
         colours = _as_rows(colours)
         if self.config.lean:  # a colour is that of four pixels
             paint = torch.tanh(colours.reshape(batch, 3, 1, -1) + heads[:, 4:].reshape(batch, 3, 4, -1))
-            paint = _as_rows(nn.functional.pixel_shuffle(paint.reshape(batch, 12, side, side), 2))
+            # A pixel shuffle in two steps: first along rows, then whole rows.
+            paint = paint.reshape(batch, 6, 2, side * side).transpose(2, 3).reshape(batch, 3, 2, side, 2 * side).transpose(2, 3)
+            paint = paint.reshape(batch, 3, -1)
             blend = _as_rows(self.up64(blend.reshape(batch, 1, side, side)))
         else:
             if self.config.paint_width:
@@ -532,7 +546,7 @@ def landmark_warp(texture: Tensor, source: Tensor, driving: Tensor) -> Tensor:
     texture (N, 3, H, H) in [-1, 1], which stands behind itself; source (N or 1, K, 2), driving (N, K, 2); returns
     (N, 3, H, H)
     """
-    flow = _untrained().to(texture.device).prior(driving.transpose(1, 2), (source - driving).transpose(1, 2))[:, :2]
+    flow = _untrained().to(texture.device).prior(torch.cat([driving, source - driving], 2).transpose(1, 2))[:, :2]
     layers = Layers(torch.cat([flow, torch.ones_like(flow)], 1), torch.zeros_like(flow[:, :1]).expand(-1, 3, -1, -1))
     return composite(texture, texture, layers)
 

@@ -17,9 +17,12 @@ LAYERS = {
     "frame.trunk.enc32": ("32", "64"),
     "frame.trunk.enc16": ("16", "32"),
     "frame.trunk.enc8": ("8", "16"),
-    "frame.trunk.mid8": ("8", "8"),
-    "frame.trunk.mid16": ("16", "16"),
-    "frame.trunk.mid32": ("32", "32"),
+    "frame.trunk.mid8.first": ("inner8", "8"),
+    "frame.trunk.mid16.first": ("inner16", "16"),
+    "frame.trunk.mid32.first": ("inner32", "32"),
+    "frame.trunk.mid8.second": ("8", "inner8"),
+    "frame.trunk.mid16.second": ("16", "inner16"),
+    "frame.trunk.mid32.second": ("32", "inner32"),
     "frame.trunk.to16": ("16", "8"),
     "frame.trunk.to32": ("32", "16"),
     "frame.top.to64": ("64", "32"),
@@ -94,7 +97,9 @@ def _moves(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Of each group of channels: which are kept, and where they go."""
     moves = {}
-    for group, had, wanted in zip(("64", "32", "16", "8"), before.frame_widths, after.frame_widths, strict=True):
+    groups = "64", "32", "16", "8", "inner32", "inner16", "inner8"
+    widths = ((*config.frame_widths, *config.inner_widths) for config in (before, after))
+    for group, had, wanted in zip(groups, *widths, strict=True):
         read = sum(
             value.float().square().sum((0, *range(2, value.ndim)))
             for layer, (_, reads) in LAYERS.items()

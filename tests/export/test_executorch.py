@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower
+from executorch.runtime import Runtime
+from mobile_bilayer.export.backends import BACKENDS
+from mobile_bilayer.export.executorch import EncodeAvatar, RenderLayers, lower, lower_exported
+from torch import nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobile_bilayer import MobileBilayerError
@@ -149,3 +152,27 @@ def test_an_unknown_precision_and_nothing_to_calibrate_on_are_refused(exported):
         lower(exported.student, exported.inputs, "int4")
     with pytest.raises(MobileBilayerError, match="nothing to calibrate encode_avatar"):
         lower(exported.student, {"encode_avatar": [], "render_layers": []}, "int8")
+
+
+class Constants(nn.Module):
+    """Weights that are worked on in `forward`, by operators that XNNPACK does not take, and a sum that is written twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+        self.register_buffer("centres", torch.linspace(0, 1, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        narrow = torch.exp(-2 * self.log_sigma).T[None] + torch.zeros(1, 4, 1)
+        return (x + self.centres) * narrow * torch.exp((x + self.centres) * self.log_sigma.T.reshape(1, 4, 3))
+
+
+def test_what_depends_on_weights_alone_is_computed_at_export_and_what_is_written_twice_once():
+    module, x = Constants().eval(), torch.rand(1, 4, 3)
+    graph = torch.export.export(module, (x,))
+    written = [str(node.target) for node in graph.graph.nodes]
+    lowered = lower_exported({"forward": graph}, BACKENDS["xnnpack"], "fp32")
+    assert lowered.share == 1 and lowered.delegated == {"forward": 5}  # a sum, three products, one exp
+    (got,) = Runtime.get().load_program(lowered.data).load_method("forward").execute([x])
+    torch.testing.assert_close(got, module(x))
+    assert [str(node.target) for node in graph.graph.nodes] == written  # what is lowered is a copy

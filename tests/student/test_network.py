@@ -80,7 +80,7 @@ def test_the_prior_flow_takes_each_part_its_own_way(student):
 
 def prior(frame: FrameNetwork, source: torch.Tensor, driving: torch.Tensor) -> torch.Tensor:
     """(B, 3, 64, 64) of points (B, K, 2)."""
-    return frame.prior(driving.mT, (source - driving).mT)
+    return frame.prior(torch.cat([driving, source - driving], 2).mT)
 
 
 def mouth_of(
@@ -157,7 +157,7 @@ def test_a_mouth_that_opens_is_painted_up_to_the_lips(height, lean):
     area = math.pi / 4 * height * float((driving[0, MESH.index(308)] - driving[0, MESH.index(78)]).norm()) ** 2
     assert float(inside.sum()) * (2 / 64) ** 2 == pytest.approx(area, rel=0.1)
     with torch.no_grad():
-        gate = student(torch.zeros(1, POINTS, 27), torch.zeros(1, SIZES["S"].frame_widths[1], 32, 32), source, driving).a[:, 2:3]
+        gate = student(torch.zeros(1, POINTS, 27), torch.zeros(1, 32, 32, 32), source, driving).a[:, 2:3]
     middle = ((upper + lower) / 2).reshape(1, 1, 1, 2)
     assert torch.nn.functional.grid_sample(gate, middle, align_corners=False) < 0.2
     assert float(gate.max()) == pytest.approx(GATE, abs=1e-3)

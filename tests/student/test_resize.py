@@ -75,9 +75,14 @@ def test_the_list_of_layers_names_all_whose_width_depends_on_the_size():
 
 
 def test_a_lean_student_is_the_nearest_to_one_that_is_not(student):
-    """Where each input's kernels are alike, it is the same one: but for the colours, which nothing smooths."""
-    top, heads = student.frame.top.dec64[0], student.frame.heads
+    """Where each input's kernels are alike and half of the residuals' channels unread it is the same one: but for the colours, which
+    nothing smooths.
+    """
+    trunk, top, heads = student.frame.trunk, student.frame.top.dec64[0], student.frame.heads
     with torch.no_grad():
+        for residual in (trunk.mid32, trunk.mid16, trunk.mid8):
+            weight = residual.second[0].weight
+            weight[:, torch.randperm(weight.shape[1])[: weight.shape[1] // 2]] = 0
         for layer in (top, heads):
             layer.weight.copy_(layer.weight[:, :, 1:2, 1:2] * torch.randn(1, layer.weight.shape[1], 3, 3))
     lean = resized(student, replace(SMALL, lean=True))
