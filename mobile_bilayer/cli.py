@@ -251,6 +251,40 @@ def mouth(
 
 
 @train_app.command(
+    epilog="Examples:  mobile-bilayer train lean prepared/ -o runs/lean --from runs/mine/student.safetensors --minutes 20  ·  "
+    "mobile-bilayer train lean prepared/ -o runs/lean2 --from runs/mine/student.safetensors --begin runs/lean/student.safetensors "
+    "--labels 240 --rate 2e-3 --minutes 10"
+)
+def lean(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
+    start: Annotated[Path, typer.Option("--from", help="A student that is not lean.", show_default=False)],
+    minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
+    begin: Annotated[
+        Path | None, typer.Option(help="A lean one made out of it before, to begin with.", show_default=False)
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="With --labels: a teacher's weights, or a student's. Default: the shipped teacher.", show_default=False)
+    ] = None,
+    labels: Annotated[int, typer.Option(help="Pairs of different people that a teacher renders before, to be learned too.")] = 0,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 4e-3,
+    workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of pairs and labels.")] = 0,
+) -> None:
+    """Make a student quicker, S by a fifth: a leaner U-Net learns what its own gives. Ctrl-C is safe: the same command continues."""
+    with _extra("train"):
+        from mobile_bilayer.training.lean import LeanTraining, train_lean
+
+    training = LeanTraining(learning_rate=rate, seed=seed)
+    path = train_lean(
+        prepared, output, start, training, steps=steps, minutes=minutes, begin=begin, teacher=teacher, labels=labels, workers=workers,
+        progress=progress_bar,
+    )  # fmt: skip
+    out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@train_app.command(
     epilog="Examples:  mobile-bilayer train teacher prepared/ -o runs/teacher --minutes 120  ·  "
     "mobile-bilayer train teacher shards/ -o runs/gan --steps 100000 --devices 4 --loss gan=0.5 --loss feature_matching=10  ·  "
     "torchrun --nproc-per-node 8 $(which mobile-bilayer) train teacher shards/ -o runs/paper --prior none --steps 500000"

@@ -22,7 +22,7 @@ needs_model = pytest.mark.skipif(
 )
 COMMANDS = (
     "animate", "grid", "avatar", "track", "prepare", "distill", "export", "quantize", "train student",
-    "train mouth", "train teacher", "evaluate fidelity", "evaluate pose", "evaluate groups", "gate", "golden", "inspect", "teacher import",
+    "train mouth", "train lean", "train teacher", "evaluate fidelity", "evaluate pose", "evaluate groups", "gate", "golden", "inspect", "teacher import",
     "benchmark run", "benchmark show",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
@@ -165,6 +165,8 @@ def test_PO4_animate_says_how_often_the_face_was_lost(run, tmp_path):
         ("train student {}/folder -o runs --steps 1", "no prepared clips"),
         ("train student {}/folder -o runs --size XXL", "XXL"),
         ("train mouth {}/folder -o runs --steps 1", "no prepared clips"),
+        ("train lean {}/folder -o runs --steps 1 --from {}/text.jpg", "text.jpg"),
+        ("train lean {}/folder -o runs --from {}/text.jpg", "--steps"),
         ("train mouth {}/folder -o runs", "--steps"),
         ("train mouth {}/folder -o runs --steps 1 --rate 0", "learning_rate is 0"),
         ("train mouth {}/folder -o runs --steps 1 --from {}/text.jpg", "text.jpg"),
