@@ -339,7 +339,7 @@ def measure_sizes(measured: Measured, bundle: Bundle) -> None:
 
 @torch.no_grad()
 def frame_macs(size: str) -> int:
-    """Multiplications of one frame. Doubling sides is an operator where it is exported, and no product of matrices."""
+    """Multiplications of one frame. Doubling sides counts as none, whether an operator does it where it is exported or products."""
     frame = FrameNetwork(SIZES[size])
     features, maps = (
         torch.zeros(1, POINTS, frame.config.features + 3),
