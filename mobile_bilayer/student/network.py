@@ -72,7 +72,7 @@ class StudentConfig:
     @property
     def inner_widths(self) -> tuple[int, ...]:
         """Channels between the two convolutions of the residuals at 32, 16 and 8 px."""
-        return tuple(width // 2 if self.lean else width for width in self.frame_widths[1:])
+        return tuple(max(width // 2, 1) if self.lean else width for width in self.frame_widths[1:])
 
 
 SIZES = {
@@ -135,7 +135,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, inner: int | None = None) -> None:
         super().__init__()
-        inner = inner or width
+        inner = width if inner is None else inner
         self.first, self.second = conv(width, inner), conv(inner, width, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
