@@ -39,5 +39,5 @@ def test_a_splat_runs_as_it_is_timed(variant):
     points, channels, side = map(int, re.findall(r"\d+", variant.name))
     with torch.no_grad():
         assert variant.module(*variant.inputs).shape == (1, channels, side, side)
-    assert variant.inputs[0].shape == (1, points, channels) and isinstance(variant.module, Part)
+    assert variant.inputs[0].shape == (1, channels, points) and isinstance(variant.module, Part)
     assert not isinstance(variant.module, Trunk)
