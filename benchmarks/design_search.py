@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobile_bilayer.batch_norm import BatchNorm
 from mobile_bilayer.pose.head import POINTS
-from mobile_bilayer.student.network import SIZES, FrameNetwork, Separable, StudentConfig, Upsample, conv, mix
+from mobile_bilayer.student.network import SIZES, WHOLE, FrameNetwork, Separable, StudentConfig, Upsample, conv, mix
 from mobile_bilayer.student.splat import gaussians, pixel_centres, splat, square_offsets
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp", "i8mm", "amx_int8")
@@ -132,10 +132,9 @@ def splats() -> Iterator[Variant]:
 
 
 def networks() -> Iterator[Variant]:
-    shapes = dict(SIZES)
-    shapes["S, lean"] = replace(SIZES["S"], lean=True)
-    shapes["S, lean, 24 channels at 32 px, 48 at 16 px"] = replace(SIZES["S"], lean=True, frame_widths=(16, 24, 48, 64))
-    shapes["S, painted at 128 px"] = replace(SIZES["S"], paint_width=12)
+    shapes = SIZES | WHOLE
+    shapes["S, 24 channels at 32 px, 48 at 16 px"] = replace(SIZES["S"], frame_widths=(16, 24, 48, 64))
+    shapes["S-whole, painted at 128 px"] = replace(WHOLE["S-whole"], paint_width=12)
     shapes["S, without lids and mouth"] = replace(SIZES["S"], sigma_lid=0.0, sigma_mouth=0.0)
     for name, config in shapes.items():
         points = torch.rand(1, POINTS, 2) - 0.5

@@ -203,7 +203,7 @@ def student(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
-    size: Annotated[str, typer.Option(help="XS, S or M.")] = "S",
+    size: Annotated[str, typer.Option(help="XS, S, M, or S-whole, of which `train lean` makes an S.")] = "S",
     start: Annotated[
         Path | None, typer.Option("--from", help="Begin with these weights, of any size, instead of random ones.")
     ] = None,
@@ -272,7 +272,7 @@ def lean(
     workers: Annotated[int, typer.Option(help="Processes that read data.")] = 1,
     seed: Annotated[int, typer.Option(help="Of pairs and labels.")] = 0,
 ) -> None:
-    """Make a student quicker, S by a fifth: a leaner U-Net learns what its own gives. Ctrl-C is safe: the same command continues."""
+    """Make a student quicker, S by a quarter: a leaner U-Net learns what its own gives. Ctrl-C is safe: the same command continues."""
     with _extra("train"):
         from mobile_bilayer.training.lean import LeanTraining, train_lean
 
@@ -367,7 +367,7 @@ def distill(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of labels, checkpoint, weights, log and sheets; continued if it is there.")],
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
-    size: Annotated[str, typer.Option(help="XS, S or M.")] = "S",
+    size: Annotated[str, typer.Option(help="XS, S, M, or S-whole, of which `train lean` makes an S.")] = "S",
     teacher: Annotated[
         Path | None, typer.Option(help="A teacher's weights, or a larger student's. Default: the shipped teacher.", show_default=False)
     ] = None,
@@ -959,11 +959,12 @@ def _print_inspection(found: Inspection) -> None:
 
 
 def _size(name: str) -> StudentConfig:
-    from mobile_bilayer.student.network import SIZES
+    from mobile_bilayer.student.network import SIZES, WHOLE
 
-    if name not in SIZES:
-        raise MobileBilayerError(f"There is no student of size {name!r}. Choose one of {', '.join(SIZES)}.")
-    return SIZES[name]
+    shapes = SIZES | WHOLE
+    if name not in shapes:
+        raise MobileBilayerError(f"There is no student of size {name!r}. Choose one of {', '.join(shapes)}.")
+    return shapes[name]
 
 
 def _check_reports(json: Path | None, sheet: Path | None, report: Path | None = None) -> None:

@@ -78,7 +78,7 @@ def without_map_gain(student: Student) -> Student:
 def _at_32_px(frame: FrameNetwork) -> tuple[list[nn.Module], list[nn.Module]]:
     """What makes the channels at 32 px, beside the encoder's map features, and what reads them."""
     trunk = frame.trunk
-    return [trunk.enc32, frame.read32, trunk.to32, trunk.mid32.second], [trunk.enc16, trunk.mid32.first, frame.top.to64]
+    return [trunk.enc32, frame.spread32 if frame.config.lean else frame.read32, trunk.to32, trunk.mid32.second], [trunk.enc16, trunk.mid32.first, frame.top.to64]
 
 
 def _scale(gain: Tensor, made_by: Sequence[nn.Module], read_by: Sequence[nn.Module]) -> None:

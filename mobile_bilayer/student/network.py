@@ -9,7 +9,7 @@ landmark warp, but for lids that shut and mouths that open; it can only learn wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -46,8 +46,8 @@ class StudentConfig:
     features: int = 24  # read from the source at each landmark
     codes: int = 12  # learned for each landmark, splatted at 32 px
     fine_codes: int = 4  # learned for each landmark, splatted at 64 px
-    # Residuals are half as wide inside, the two convolutions at 64 px are separable, and nothing smooths the colours there that
-    # paint starts from. `training/lean.py` makes such a student out of one that is not.
+    # Residuals are half as wide inside, what is splatted at 32 px is a quarter; the two convolutions at 64 px are separable, and
+    # nothing smooths the colours there that paint starts from. `training/lean.py` makes such a student out of one that is not.
     lean: bool = False
     paint_width: int = 0  # channels at 128 px, where lf is painted; 0: at 64 px, four pixels at once, at half the cost
     sigma_narrow: float = 0.06  # of the prior flow, in [-1, 1] units
@@ -74,19 +74,28 @@ class StudentConfig:
         """Channels between the two convolutions of the residuals at 32, 16 and 8 px."""
         return tuple(max(width // 2, 1) if self.lean else width for width in self.frame_widths[1:])
 
+    @property
+    def splatted(self) -> int:
+        """Channels splatted at 32 px."""
+        return max(self.frame_widths[1] // 4, 1) if self.lean else self.frame_widths[1]
+
 
 SIZES = {
     "XS": StudentConfig((8, 16, 32, 48), fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025),
-    "S": StudentConfig(sigma_lid=0.025, sigma_mouth=0.025),
+    "S": StudentConfig(lean=True, sigma_lid=0.025, sigma_mouth=0.025),
     "M": StudentConfig((24, 56, 104, 128), fine_codes=8, sigma_lid=0.025, sigma_mouth=0.025),
 }
+
+
+# What `training/lean.py` makes S of: nearer to its teacher than an S that learns alone.
+WHOLE = {"S-whole": replace(SIZES["S"], lean=False)}
 
 
 def size_of(config: StudentConfig) -> str | None:
     """The name of this shape, whatever its prior's numbers are; None for a shape that has none."""
     learned = ("frame_widths", "encoder_widths", "features", "codes", "fine_codes", "lean", "paint_width")
     shape = [getattr(config, part) for part in learned]
-    return next((name for name, known in SIZES.items() if [getattr(known, part) for part in learned] == shape), None)
+    return next((name for name, known in (SIZES | WHOLE).items() if [getattr(known, part) for part in learned] == shape), None)
 
 
 class AvatarCode(NamedTuple):
@@ -398,7 +407,9 @@ class FrameNetwork(nn.Module):
             self.register_buffer("sharp", 1 / (2 * torch.tensor(sigmas)[:, None] ** 2), persistent=False)
         if config.sigma_mouth:
             self.mouth = Mouth(config.sigma_mouth)
-        self.read32 = nn.Linear(config.features + 3 + config.codes + 3, w32)
+        self.read32 = nn.Linear(config.features + 3 + config.codes + 3, config.splatted, bias=not config.lean)
+        if config.lean:
+            self.spread32 = nn.Linear(config.splatted, w32)
         self.map_gain = nn.Identity()  # of map features, by channel: `quantization.equalize` sets one
         self.trunk, self.top = FrameTrunk(config), FrameTop(config)
         self.up32, self.up64 = Upsample(32, exported_as_products=True), Upsample(64, exported_as_products=config.lean)
@@ -478,13 +489,8 @@ class FrameNetwork(nn.Module):
         rows = torch.cat([driving, source - driving, landmark_features, source], 2).transpose(1, 2)
         driving, source, landmark_colours = rows[:, :2], rows[:, -2:], rows[:, -5:-2]
 
-        # Read before it is splatted: landmarks are fewer than pixels. The bias is of pixels.
-        weight, known = self.read32.weight, config.features + 3
-        weight = torch.cat([weight[:, -3:-1], weight[:, :-3], weight[:, -1:]], 1)[None]  # their displacements come first here
-        coarse = torch.cat([rows[:, 2 : 4 + known], _of_batch(self.codes.transpose(1, 2), batch), ones], 1)
-        coarse = torch.cat([torch.bmm(_of_batch(weight, batch), coarse), ones], 1)
-        coarse = splat(coarse, *gaussians(square_offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
-        coarse = coarse[:, :-1] / (coarse[:, -1:] + 0.1) + self.read32.bias.reshape(1, -1, 1, 1)
+        # Read before it is splatted: landmarks are fewer than pixels.
+        coarse = self.spread(self.splat32(self.read(self.given32(rows)), driving))
         fine = torch.cat([_of_batch(self.fine_codes.transpose(1, 2), batch), landmark_colours, ones], 1)
         fine = splat(fine, *gaussians(square_offsets(driving, self.centres64), 0.5 * torch.exp(-2.0 * self.log_fine_sigma)))
         fine = fine / (fine[:, -1:] + 0.1)
@@ -495,6 +501,34 @@ class FrameNetwork(nn.Module):
             mouth, inside = self.mouth(landmark_colours, source, driving, self.centres64)
             prior, colours = torch.cat([prior, mouth], 1), colours - mouth * colours + inside
         return x64, prior, colours
+
+    def given32(self, rows: Tensor) -> Tensor:
+        """What is known of each landmark, (B, n, K): how far it is to the source's, features, colours, codes, and 1.
+
+        rows (B, .., K): driving points, how far it is, features and colours, source points.
+        """
+        codes, ones = (_of_batch(x, len(rows)) for x in (self.codes.transpose(1, 2), self.ones))
+        return torch.cat([rows[:, 2:-2], codes, ones], 1)
+
+    def read(self, given: Tensor) -> Tensor:
+        """(B, n, K), landmarks or pixels, to the channels that are splatted at 32 px, (B, splatted, K)."""
+        weight = self.read32.weight
+        weight = torch.cat([weight[:, -3:-1], weight[:, :-3], weight[:, -1:]], 1)[None]  # displacements come first in `given`
+        return torch.bmm(_of_batch(weight, len(given)), given)
+
+    def splat32(self, values: Tensor, driving: Tensor) -> Tensor:
+        """Values (B, n, K) at driving (B, 2, K), averaged around them: (B, n, 32, 32), 0 where no landmark is near."""
+        values = torch.cat([values, _of_batch(self.ones, len(values))], 1)
+        total = splat(values, *gaussians(square_offsets(driving, self.centres32), 0.5 * torch.exp(-2.0 * self.log_sigma)))
+        return total[:, :-1] / (total[:, -1:] + 0.1)
+
+    def spread(self, splatted: Tensor) -> Tensor:
+        """(B, splatted, 32, 32) to the channels of the trunk there, (B, w32, 32, 32)."""
+        if not self.config.lean:
+            return splatted + self.read32.bias.reshape(1, -1, 1, 1)
+        weight, bias = self.spread32.weight[None], self.spread32.bias.reshape(1, -1, 1)
+        spread = torch.bmm(_of_batch(weight, len(splatted)), _as_rows(splatted)) + bias
+        return spread.reshape(len(splatted), -1, *splatted.shape[2:])
 
     def paint_from(self, x64: Tensor, prior: Tensor, colours: Tensor) -> tuple[Layers, Tensor]:
         """Layers and paint from what `look` returns.

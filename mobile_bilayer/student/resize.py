@@ -8,12 +8,13 @@ from torch import Tensor
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.student.network import Student, StudentConfig
 
-# What each layer writes and reads: channels at 64, 32, 16 and 8 px, or what is splatted at 64 px.
+# What each layer writes and reads: channels at 64, 32, 16 and 8 px, or what is splatted there.
 LAYERS = {
     "frame.fine_codes": (None, "codes"),
     "encoder.map_head": ("32", None),
-    "frame.read32": ("32", None),
-    "frame.trunk.stem": ("64", "splatted"),
+    "frame.read32": ("splatted32", None),
+    "frame.spread32": ("32", "splatted32"),
+    "frame.trunk.stem": ("64", "splatted64"),
     "frame.trunk.enc32": ("32", "64"),
     "frame.trunk.enc16": ("16", "32"),
     "frame.trunk.enc8": ("8", "16"),
@@ -52,7 +53,7 @@ def resized(student: Student, config: StudentConfig) -> Student:
             "Only frame_widths, fine_codes and lean can; train one of that shape from random weights."
         )
     new = Student(config).eval()
-    before, after = _with_top(student.state_dict(), config.lean), new.state_dict()
+    before, after = _lean_or_not(student.state_dict(), config.lean), new.state_dict()
     moves = _moves(before, student.config, config)
     for name, value in after.items():
         layer = next((layer for layer in LAYERS if name.startswith(layer + ".") or name == layer), None)
@@ -72,9 +73,15 @@ def resized(student: Student, config: StudentConfig) -> Student:
     return new
 
 
-def _with_top(weights: dict[str, Tensor], lean: bool) -> dict[str, Tensor]:
-    """The same weights with a top that is lean, as near as such a one can be, or is not."""
+def _lean_or_not(weights: dict[str, Tensor], lean: bool) -> dict[str, Tensor]:
+    """The same weights with layers that are lean, as near as such ones can be, or are not; all channels are still there."""
     weights = dict(weights)
+    read, bias, spread, spread_bias = (f"frame.{name}" for name in ("read32.weight", "read32.bias", "spread32.weight", "spread32.bias"))
+    if lean and bias in weights:
+        u, s, v = torch.linalg.svd(weights[read], full_matrices=False)
+        weights[read], weights[spread], weights[spread_bias] = v, u * s, weights.pop(bias)
+    elif not lean and spread in weights:
+        weights[read], weights[bias] = weights.pop(spread) @ weights[read], weights.pop(spread_bias)
     for layer in TOP:
         names = [f"{layer}.{part}" for part in ("weight", "bias", "depthwise.weight", "pointwise.weight", "pointwise.bias")]
         dense, bias, depthwise, pointwise, pointwise_bias = names
@@ -108,9 +115,15 @@ def _moves(
         )
         kept = torch.argsort(read, descending=True)[: min(had, wanted)].sort().values
         moves[group] = kept, torch.arange(len(kept))
+    if after.lean:
+        strength = weights["frame.spread32.weight"].norm(dim=0)
+        kept = torch.argsort(strength, descending=True)[: after.splatted].sort().values
+        moves["splatted32"] = kept, torch.arange(len(kept))
+    else:
+        moves["splatted32"] = moves["32"]
     had, wanted = before.fine_codes, after.fine_codes
     kept = torch.arange(min(had, wanted))
     rest = torch.arange(weights["frame.trunk.stem.0.weight"].shape[1] - had)
     moves["codes"] = kept, kept
-    moves["splatted"] = torch.cat([kept, had + rest]), torch.cat([kept, wanted + rest])
+    moves["splatted64"] = torch.cat([kept, had + rest]), torch.cat([kept, wanted + rest])
     return moves

@@ -1,6 +1,6 @@
 """A lean student out of one that is not: a run in which its U-Net learns what the other's gives, and nothing else changes.
 
-What a lean one leaves out is a fifth of a frame of S in int8. Encoder, codes and prior stay what they were, bit by bit, and the
+What a lean one leaves out is a quarter of a frame of S in int8. Encoder, codes and prior stay what they were, bit by bit, and the
 layers are asked to be what they were: labels without end, of any pair. Trained anew on real pairs it would draw them as well,
 but what they leave open, as hair and shoulders, it would draw in a way of its own: farther from its teacher, by 2 dB.
 """
@@ -20,10 +20,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import default_collate
 
 from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.compositing import Layers
-from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips
+from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.student.network import IMAGE_PX, FrameNetwork, Student
 from mobile_bilayer.student.resize import resized
@@ -43,16 +44,17 @@ from mobile_bilayer.training.run import (
 )
 from mobile_bilayer.training.student import render, validation_batch
 
-LOSSES = ("flow", "shares", "paint", "picture")
+LOSSES = ("flow", "shares", "paint", "picture", "steady")
 LABEL_LOSSES = ("label_picture",)
+EXAMPLES = 8  # sources on which it is found which channels tell most
 
 
 @dataclass(frozen=True)
 class LeanTraining:
     """How a lean student is taught. Losses are L1 against what the one before gives."""
 
-    sources: int = 4  # of a step
-    targets: int = 2  # of a source
+    sources: int = 3  # of a step
+    largest_step: float = 0.2  # of the way between two frames; of each source three targets lie behind each other on it
     learning_rate: float = 4e-3  # of the top, which has most to learn
     trunk_rate: float = 1e-3
     warm_up_steps: int = 50
@@ -61,13 +63,14 @@ class LeanTraining:
     shares: float = 1.0  # gate and mask
     paint: float = 1.0  # lf
     picture: float = 4.0  # what is composed, of [-1, 1], mostly in mouth and eyes
+    steady: float = 30.0  # flow and a fifth of the picture: by how much the error of the middle one of three is not their mean
     labelled: int = 3  # sources of a step that a teacher has labelled, if there are labels, beside the others
     labels: float = 4.0  # of what is composed, L1 against the teacher's picture, mostly in mouth and eyes
     held_out: int = 8  # identities kept for validation
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("sources", "targets", "learning_rate"):
+        for name in ("sources", "largest_step", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise MobileBilayerError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
@@ -81,20 +84,63 @@ class Beneath(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], Layers]:
-        """What `layers_of` takes beside a network: what the trunk reads at 64 and at 32 px, prior and colours; and its layers."""
+        """What `layers_of` takes beside a network, and its layers: what the trunk reads at 64 px, all that could be read at 32,
+        splatted (B, n, 32, 32), the encoder's map features, prior and colours."""
         times = len(batch["points"]) // len(batch["image"])
         code = self.student.encoder(batch["image"], batch["source_points"])
-        inputs = (x.repeat_interleave(times, 0) for x in (*code[:2], batch["source_points"]))
-        frame, seen = self.student.frame, []
-        hook = frame.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-        x64, prior, colours = frame.look(*inputs, batch["points"])
+        features, maps, source = (x.repeat_interleave(times, 0) for x in (*code[:2], batch["source_points"]))
+        driving, frame, seen = batch["points"], self.student.frame, []
+        hook = frame.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        x64, prior, colours = frame.look(features, maps, source, driving)
         hook.remove()
-        return (*seen[0], prior, colours), frame.paint_from(x64, prior, colours)[0]
+        rows = torch.cat([driving, source - driving, features, source], 2).transpose(1, 2)
+        given = frame.splat32(frame.given32(rows), rows[:, :2])
+        return (seen[0], given, frame.map_gain(maps), prior, colours), frame.paint_from(x64, prior, colours)[0]
 
 
-def layers_of(frame: FrameNetwork, fine: Tensor, coarse: Tensor, prior: Tensor, colours: Tensor) -> Layers:
-    """What a network's U-Net makes of what lies beneath it."""
-    return frame.paint_from(frame.top(*frame.trunk(fine, coarse)), prior, colours)[0]
+def layers_of(frame: FrameNetwork, fine: Tensor, given: Tensor, maps: Tensor, prior: Tensor, colours: Tensor) -> Layers:
+    """What a network's U-Net makes of what lies beneath it. To read after splatting is as well: both are linear."""
+    coarse = frame.spread(frame.read(given.flatten(2)).unflatten(2, given.shape[2:]))
+    return frame.paint_from(frame.top(*frame.trunk(fine, coarse + maps)), prior, colours)[0]
+
+
+@torch.no_grad()
+def read_alike(frame: FrameNetwork, whole: FrameNetwork, given: Tensor) -> None:
+    """Let a lean network splat at 32 px what tells most of what `whole` reads from `given` (B, n, 32, 32).
+
+    Of S a quarter of the channels holds all but 0.2 % of it, as squares. `resized`, which sees weights alone, loses 3 %.
+    """
+    read = whole.read(given.flatten(2)).transpose(0, 1).flatten(1)
+    _, directions = torch.linalg.eigh(read @ read.T)  # the largest come last
+    basis = directions[:, -frame.config.splatted :]
+    frame.spread32.weight.copy_(basis)
+    frame.read32.weight.copy_(basis.T @ whole.read32.weight)
+
+
+def in_small_steps(batch: dict[str, Tensor], share: Tensor) -> dict[str, Tensor]:
+    """The same batch of `Pairs` with two targets, whose each source has three targets instead: the first, and two behind it.
+
+    share (B,): how far a step goes of the way from the first to the second. Pictures, weights and backgrounds are the first's.
+    """
+    first, second = batch["points"].unflatten(0, (-1, 2)).unbind(1)
+    steps = torch.arange(3.0, device=share.device)[None, :] * share[:, None]
+    points = first[:, None] + steps[..., None, None] * (second - first)[:, None]
+    of_target = {name: batch[name][::2].repeat_interleave(3, 0) for name in ("target", "background", "weight")}
+    return batch | of_target | {"points": points.flatten(0, 1)}
+
+
+def _bend(error: Tensor) -> Tensor:
+    """(B * 3, ..): by how much the middle one of each three is not the mean of the others, (B, ..)."""
+    before, middle, after = error.unflatten(0, (-1, 3)).unbind(1)
+    return middle - (before + after) / 2
+
+
+def steady_loss(new: Layers, old: Layers, batch: dict[str, Tensor], training: LeanTraining) -> Tensor:
+    """Of a batch `in_small_steps`: what an error does from frame to frame trembles, however small it is."""
+    warped, weight = old.a[1::3, 2:3] * old.a[1::3, 3:4], batch["weight"][1::3]
+    flow = ((warped + 0.1) * _bend((new.a - old.a)[:, :2]).abs()).mean()
+    picture = (weight * _bend(render(new, batch) - render(old, batch)).abs()).sum() / weight.sum() / 3
+    return training.steady * (flow + 0.2 * picture)
 
 
 def lean_losses(new: Layers, old: Layers, batch: dict[str, Tensor], training: LeanTraining) -> dict[str, Tensor]:
@@ -181,7 +227,12 @@ def train_lean(
         with progress() as on_progress:
             made = write_labels(clips, teacher or TEACHER, out, LabelConfig(labels, seed=training.seed), on_progress)
     beneath = fabric.to_device(Beneath(before))
-    top, trunk = nn.ModuleList([student.frame.top, student.frame.heads]), student.frame.trunk
+    data = Pairs(clips, 2, Augmentation(), training.seed)
+    if begin is None:
+        examples = to_tensors(default_collate([data[i] for i in range(EXAMPLES)]))
+        read_alike(student.frame, before.frame, beneath(fabric.to_device(examples))[0][1])
+    frame = student.frame
+    top, trunk = nn.ModuleList([frame.top, frame.heads, frame.read32, frame.spread32]), frame.trunk
     learning = nn.ModuleList([top, trunk]).requires_grad_(True)
     groups = [{"params": part.parameters(), "rate": rate} for part, rate in ((top, training.learning_rate), (trunk, training.trunk_rate))]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
@@ -197,7 +248,6 @@ def train_lean(
         optimizer.load_state_dict(state["optimizer"])
         budget.step, budget.elapsed_s = state["step"], state["elapsed_s"]
     log = Log(out, budget.step)
-    data = Pairs(clips, training.targets, Augmentation(), training.seed)
     seen = fabric.to_device(validation_batch(held, 40, training.seed))
 
     def save() -> dict[str, float]:
@@ -213,7 +263,7 @@ def train_lean(
         write_checkpoint(checkpoint, state)
         run = {
             "steps": budget.step,
-            "pairs": budget.step * training.sources * training.targets,
+            "pairs": budget.step * training.sources * 3,
             "minutes": round(budget.elapsed_s / 60, 1),
             "clips": len(clips),
             "identities": len({c.identity for c in clips}),
@@ -230,13 +280,16 @@ def train_lean(
     def take_step(done: float) -> dict[str, Tensor]:
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * cosine_rate(done, budget.step, training.warm_up_steps)
-        batch = next(stream)
+        generator = torch.Generator().manual_seed(training.seed + budget.step)
+        share = training.largest_step * torch.rand(training.sources, generator=generator)
+        batch = in_small_steps(next(stream), share.to(fabric.device))
         given, old = beneath(batch)
-        terms = lean_losses(layers_of(student.frame, *given), old, batch, training)
+        new = layers_of(frame, *given)
+        terms = lean_losses(new, old, batch, training) | {"steady": steady_loss(new, old, batch, training)}
         if made is not None:
             chosen = np.random.default_rng([training.seed, budget.step, 1]).integers(len(made), size=training.labelled)
-            more = label_losses(student.frame, beneath, made.batch(chosen, fabric.device), training)
-            terms = {name: terms.get(name, 0.0) + term for name, term in more.items()}
+            more = label_losses(frame, beneath, made.batch(chosen, fabric.device), training)
+            terms |= {name: terms.get(name, 0.0) + term for name, term in more.items()}
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(torch.stack(list(terms.values())).sum())
         norm = torch.nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
