@@ -46,8 +46,9 @@ class StudentConfig:
     features: int = 24  # read from the source at each landmark
     codes: int = 12  # learned for each landmark, splatted at 32 px
     fine_codes: int = 4  # learned for each landmark, splatted at 64 px
-    # Residuals are half as wide inside, what is splatted at 32 px is a quarter; the two convolutions at 64 px are separable, and
-    # nothing smooths the colours there that paint starts from. `training/lean.py` makes such a student out of one that is not.
+    # Residuals are half as wide inside, what is splatted at 32 px is a quarter; the two convolutions at 64 px are separable, flow
+    # and blend that they give are smoothed, and nothing smooths the colours there that paint starts from. `training/lean.py`
+    # makes such a student out of one that is not.
     lean: bool = False
     paint_width: int = 0  # channels at 128 px, where lf is painted; 0: at 64 px, four pixels at once, at half the cost
     sigma_narrow: float = 0.06  # of the prior flow, in [-1, 1] units

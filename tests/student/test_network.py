@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobile_bilayer.compositing import composite
@@ -17,6 +18,7 @@ from mobile_bilayer.student.network import (
     MOUTH_INSIDE,
     SIZES,
     FrameNetwork,
+    Smooth,
     Student,
     StudentConfig,
     landmark_warp,
@@ -217,7 +219,7 @@ def test_the_last_features_at_a_landmark_are_the_sources_colours(student):
     torch.testing.assert_close(code.landmark_features[..., -3:], want, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("size", "most"), [("XS", 0.04e9), ("S", 0.10e9), ("M", 0.25e9)])
+@pytest.mark.parametrize(("size", "most"), [("XS", 0.04e9), ("S", 0.06e9), ("M", 0.25e9)])
 def test_a_frame_costs_at_most_what_its_size_allows(size, most, monkeypatch):
     # As exported: bilinear upsampling is an operator there, not a matrix product.
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
@@ -242,6 +244,19 @@ def test_a_face_painted_at_128_pixels_starts_as_one_painted_at_64():
 def test_the_frame_network_is_small():
     parameters = sum(p.numel() for p in FrameNetwork(StudentConfig()).parameters())
     assert 0.2e6 < parameters < 0.3e6  # 0.3 MB in int8
+
+
+def test_what_is_smoothed_keeps_its_mean_and_loses_what_trembles_from_pixel_to_pixel():
+    smooth = Smooth(8)
+    torch.manual_seed(0)
+    rows = torch.randn(2, 3, 64)
+    image = rows.reshape(6, 1, 8, 8)
+    sixths = torch.tensor([1.0, 4.0, 1.0]) / 6
+    wanted = nn.functional.conv2d(nn.functional.pad(image, (1, 1, 1, 1), mode="replicate"), torch.outer(sixths, sixths)[None, None])
+    torch.testing.assert_close(smooth(rows), wanted.reshape(2, 3, 64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(smooth(torch.ones(1, 1, 64)), torch.ones(1, 1, 64))
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    assert float(smooth(board.reshape(1, 1, 64)).reshape(8, 8)[1:-1, 1:-1].abs().max()) == pytest.approx(1 / 9, abs=1e-6)
 
 
 def test_upsampling_is_the_same_exported_as_trained(student, monkeypatch):
