@@ -173,7 +173,7 @@ final class BundleTest: XCTestCase {
         XCTAssertFalse(shipped.card.isEmpty)
         XCTAssertEqual(manifest.stabilizer, .live)
         XCTAssertEqual(shipped.sha256, sha256(try XCTUnwrap(try contents()["manifest.json"])))
-        XCTAssertGreaterThan(shipped.bytes, 1_900_000)
+        XCTAssertGreaterThan(shipped.bytes, 1_800_000)
     }
 
     /// A zip of stored files, by hand.
