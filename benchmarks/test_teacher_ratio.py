@@ -18,8 +18,9 @@ from mobile_bilayer import Bundle
 from mobile_bilayer.gates.speed import slow_over_quick
 from mobile_bilayer.student.weights import SHIPPED, load_student
 
-# Times faster. 75 to 84, 41 to 44 and 17 to 19 were measured without an int8 dot product, where float is as fast.
-LEAST = {"XS": 37, "S": 20, "M": 8}
+# Times faster. 75 to 84, 41 to 44 and 17 to 19 were measured without an int8 dot product, where float is as fast; S since it is lean with
+# one alone, 66 to 67 in float and 81 in int8.
+LEAST = {"XS": 37, "S": 28, "M": 8}
 
 
 @pytest.mark.benchmark(group="network")
