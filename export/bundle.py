@@ -135,6 +135,7 @@ TOLERANCES["palettized6"] = {
     "layers_b": Tolerance(0.1, 0.0015),
     "composed": Tolerance(0.5, 0.005),
 }
+TOLERANCES["w8"] = TOLERANCES["palettized6"]
 TOLERANCES["palettized4"] = {
     "landmark_features": Tolerance(0.5, 0.05),
     "map_features": Tolerance(2.0, 0.06),

@@ -84,7 +84,7 @@ def convert_student(
     """Both methods of a student as packages.
 
     calibration  inputs of each method, at least one; the first also fixes the shapes
-    precision    "fp16", "w8a8" (the graph that ExecuTorch's int8 has), "palettized6" or "palettized4"
+    precision    "fp16", "w8a8" (the graph that ExecuTorch's int8 has), "w8" (weights alone), "palettized6" or "palettized4"
     ios          to convert for; by default the oldest that has the operators
     image_input  encode_avatar takes a picture (RGB; Core ML makes it of a camera's 32BGRA), not numbers in [0, 1]
     recipe       of "w8a8": what becomes int8; by default what ships
@@ -137,6 +137,8 @@ def convert(
         )
         if precision.startswith("palettized"):
             model = _palettized(ct, model, int(precision[-1]))
+        if precision == "w8":
+            model = _with_int8_weights(ct, model)
     operators = {operation.op_type for operation in model._mil_program.functions["main"].operations} - {"const"}
     refuse_newer(sorted(operators), ios)
     with tempfile.TemporaryDirectory() as folder, quietly():
@@ -152,12 +154,22 @@ def convert(
 def _palettized(ct: Any, model: Any, bits: int) -> Any:
     """Weights of few values, but for the heads', which are float32, and never fewer than `LEAST_BITS_OF_SMALL` in small layers."""
     usual, of_small = (ct.optimize.coreml.OpPalettizerConfig(mode="kmeans", nbits=n) for n in (bits, max(bits, LEAST_BITS_OF_SMALL)))
+    config = _of_convolutions(ct, model, lambda weights: of_small if weights < SMALL_LAYER else usual)
+    return ct.optimize.coreml.palettize_weights(model, config)
+
+
+def _with_int8_weights(ct: Any, model: Any) -> Any:
+    """Weights in int8, each output channel with a scale of its own, but for the heads'; what is computed stays fp16."""
+    int8 = ct.optimize.coreml.OpLinearQuantizerConfig(mode="linear_symmetric", dtype=np.int8)
+    return ct.optimize.coreml.linear_quantize_weights(model, _of_convolutions(ct, model, lambda _: int8))
+
+
+def _of_convolutions(ct: Any, model: Any, choose: Callable[[int], Any]) -> Any:
+    """What `choose` says of how many weights a convolution has; None of the heads, which are float32, and of all that is none."""
     of_layers = {}
     for op in model._mil_program.functions["main"].find_ops(op_type="conv"):
-        head = op.outputs[0].is_tensor_or_scalar_of("fp32")
-        of_layers[op.name] = None if head else of_small if op.weight.val.size < SMALL_LAYER else usual
-    config = ct.optimize.coreml.OptimizationConfig(op_name_configs=of_layers)
-    return ct.optimize.coreml.palettize_weights(model, config)
+        of_layers[op.name] = None if op.outputs[0].is_tensor_or_scalar_of("fp32") else choose(op.weight.val.size)
+    return ct.optimize.coreml.OptimizationConfig(op_name_configs=of_layers)
 
 
 def _side(program: ExportedProgram, place: int) -> tuple[int, int]:

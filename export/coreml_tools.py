@@ -19,7 +19,7 @@ from mobile_bilayer.errors import MobileBilayerError
 NATIVE = ("libmilstoragepython", "libmodelpackage")  # reads and writes weights; writes packages
 
 # Of each precision the oldest iOS that has its operators; `coreml.ios_needed` asks the finished program as well.
-OLDEST_IOS = {"fp16": 15, "w8a8": 17, "palettized6": 16, "palettized4": 16}
+OLDEST_IOS = {"fp16": 15, "w8a8": 17, "w8": 16, "palettized6": 16, "palettized4": 16}
 IOS = {15: "iOS 15 or macOS 12", 16: "iOS 16 or macOS 13", 17: "iOS 17 or macOS 14", 18: "iOS 18 or macOS 15"}
 
 SUPPORTED = "Core ML packages are made with Python 3.11 to 3.13 on macOS, or on Linux on x86-64."

@@ -422,7 +422,7 @@ def export(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="xnnpack: int8 (default), fp32; coreml: fp16 (default), w8a8, palettized6, palettized4; "
+            help="xnnpack: int8 (default), fp32; coreml: fp16 (default), w8a8, w8, palettized6, palettized4; "
             "vulkan: fp16 (default), fp32, int8; coreml-delegate: fp16 (default), w8a8; qnn: fp16.",
             show_default=False,
         ),
@@ -517,7 +517,7 @@ def quantize(
     ] = None,
     workers: Annotated[int, typer.Option(help="With --qat: processes that read data.")] = 1,
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Instead: make one part at a time int8, and rank the damage.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Instead: float, fp16, int8 and, with coremltools, palettized weights in one table.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Instead: float, fp16, int8 and, with coremltools, int8 and palettized weights alone, in one table.")] = False,
     pictures: Annotated[
         Path | None, typer.Option(help="With --compare: prepared clips of other people to measure on.", show_default=False)
     ] = None,

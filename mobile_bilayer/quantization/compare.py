@@ -1,7 +1,7 @@
 """Float, half and int8 in one table. What is measured is the exported file, as a phone would run it.
 
-No row has weights alone in int8: with ranges found when values come, the runtime (ExecuTorch 1.5.1, XNNPACK) runs convolutions at
-some sizes and fails at others. Core ML's packages, of which palettized ones have weights of 6 and 4 bits, are computed by an
+No row of XNNPACK's has weights alone in int8: with ranges found when values come, the runtime (ExecuTorch 1.5.1) runs convolutions
+at some sizes and fails at others. Core ML's packages, with weights of 8, 6 and 4 bits alone, are computed by an
 evaluator outside macOS, which says nothing of time.
 """
 
@@ -39,8 +39,8 @@ from mobile_bilayer.student.network import Student
 from mobile_bilayer.student.weights import load_student
 
 FLOAT = "float student"  # in torch: what the others are held against
-PALETTIZED = ("palettized6", "palettized4")  # Core ML's
-VARIANTS = ("fp32", "fp16 weights", "int8", *PALETTIZED)
+WEIGHTS_ALONE = ("w8", "palettized6", "palettized4")  # Core ML's
+VARIANTS = ("fp32", "fp16 weights", "int8", *WEIGHTS_ALONE)
 CASTS = {"dim_order_ops._to_dim_order_copy.default": "into and out of the half-precision trunk"}
 
 
@@ -68,7 +68,7 @@ class Row:
 
 def variant_files(student: Student, name: str, inputs: dict[str, list], recipe: Recipe) -> dict[str, bytes] | bytes:
     """The exported file of one of `VARIANTS`; of Core ML's, both packages' files by path."""
-    if name in PALETTIZED:
+    if name in WEIGHTS_ALONE:
         return convert_student(student, {method: of_method[:1] for method, of_method in inputs.items()}, name).files
     if name == "fp32":
         return lower(student, inputs, "fp32").data
@@ -80,13 +80,13 @@ def variant_files(student: Student, name: str, inputs: dict[str, list], recipe: 
 
 def made_here(variants: Sequence[str]) -> list[str]:
     """Those that can be made on this machine. Warns of what is left out."""
-    if not set(variants) & set(PALETTIZED):
+    if not set(variants) & set(WEIGHTS_ALONE):
         return list(variants)
     try:
         coremltools()
     except MobileBilayerError as error:
-        warnings.warn(f"{' and '.join(PALETTIZED)} are left out. {error}", stacklevel=2)
-        return [name for name in variants if name not in PALETTIZED]
+        warnings.warn(f"{', '.join(WEIGHTS_ALONE)} are left out. {error}", stacklevel=2)
+        return [name for name in variants if name not in WEIGHTS_ALONE]
     return list(variants)
 
 
@@ -114,7 +114,7 @@ def compare_precisions(
         first = None
         for done, name in enumerate(variants, 1):
             files = variant_files(student, name, inputs, recipe or Recipe())
-            if name in PALETTIZED:
+            if name in WEIGHTS_ALONE:
                 about = replace(first.manifest, backend=CORE_ML, program=name)
                 opened[name] = replace(first, manifest=about, contents={f"{name}/{path}": data for path, data in files.items()}, where=name)
             else:

@@ -157,7 +157,7 @@ def test_EX6_what_was_not_run_is_said_to_be_not_run(exported, quick, core_ml, tm
 
 
 @pytest.mark.parametrize(
-    ("precision", "oldest"), [("fp16", 15), ("w8a8", 17), ("palettized6", 16), ("palettized4", 16)]
+    ("precision", "oldest"), [("fp16", 15), ("w8a8", 17), ("w8", 16), ("palettized6", 16), ("palettized4", 16)]
 )
 def test_EX7_a_target_is_chosen_by_precision_and_refused_below_it(precision, oldest, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_student", lambda *_: pytest.fail("it began in vain"))
@@ -384,7 +384,7 @@ def test_what_fits_no_backend_is_refused(exported, tmp_path):
 
     with pytest.raises(MobileBilayerError, match="one of xnnpack, vulkan, coreml-delegate, qnn, coreml"):
         export(backend="abacus")
-    with pytest.raises(MobileBilayerError, match="for coreml it must be one of fp16, w8a8, palettized6, palettized4"):
+    with pytest.raises(MobileBilayerError, match="for coreml it must be one of fp16, w8a8, w8, palettized6, palettized4"):
         export(backend="coreml", precision="int8")
     for options in ({"ios": 17}, {"image_input": True}):
         with pytest.raises(MobileBilayerError, match="are of Core ML"):

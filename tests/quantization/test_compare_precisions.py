@@ -86,26 +86,27 @@ def test_a_bundle_for_another_backend_is_refused_by_name(monkeypatch):
         compare.open_bundles([bundle_path()])
 
 
-def test_palettized_weights_are_measured_but_not_timed_where_an_evaluator_computes_them(prepared, monkeypatch):
+@pytest.mark.parametrize(("variant", "share", "least_db"), [("w8", (0.2, 0.4), 38), ("palettized4", (0.1, 0.3), 25)])
+def test_weights_alone_are_measured_but_not_timed_where_an_evaluator_computes_them(prepared, monkeypatch, variant, share, least_db):
     """Four bits are a seventh of float's size, and seen in the picture; what cannot be timed is no number."""
     pytest.importorskip("coremltools")
     monkeypatch.setattr(compare, "median_ms", lambda runs, rounds: dict.fromkeys(runs, 1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that an evaluator is slow
-        rows = compare_precisions(SHIPPED, prepared, prepared, [], 1, quick=True, variants=("fp32", "palettized4"))
+        rows = compare_precisions(SHIPPED, prepared, prepared, [], 1, quick=True, variants=("fp32", variant))
     whole, few = rows
-    assert (whole.name, few.name) == ("fp32", "palettized4")
-    assert 0.1 * whole.file_kb < few.file_kb < 0.3 * whole.file_kb
-    assert few.float_psnr < whole.float_psnr - 20 and few.float_psnr > 25
+    assert (whole.name, few.name) == ("fp32", variant)
+    assert share[0] * whole.file_kb < few.file_kb < share[1] * whole.file_kb
+    assert least_db < few.float_psnr < whole.float_psnr - 20
     assert whole.frame_ms == 1 and isnan(few.frame_ms) == (sys.platform != "darwin")
 
 
-def test_without_coremltools_palettized_rows_are_left_out_with_a_reason(monkeypatch):
+def test_without_coremltools_its_rows_are_left_out_with_a_reason(monkeypatch):
     def missing():
         raise MobileBilayerError("Core ML packages need coremltools.")
 
     monkeypatch.setattr(compare, "coremltools", missing)
-    with pytest.warns(UserWarning, match="palettized6 and palettized4 are left out. Core ML packages need coremltools"):
+    with pytest.warns(UserWarning, match="w8, palettized6, palettized4 are left out. Core ML packages need coremltools"):
         assert compare.made_here(compare.VARIANTS) == ["fp32", "fp16 weights", "int8"]
 
 
