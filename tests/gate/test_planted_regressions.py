@@ -107,16 +107,16 @@ class Slow(Program):
         super().run(method, *arrays)
         return super().run(method, *arrays)
 
-found, lower, lowered = {}, measure.lower_teacher, []
+found, lower, lowered = {"as it is": [], "slow": []}, measure.lower_teacher, []
 measure.lower_teacher = lambda seen: lowered[0] if lowered else lowered.append(lower(seen)) or lowered[0]
 with one_core():
-    for name in ("as it is", "slow"):
+    for name in ("as it is", "slow") * 3:  # the median of three: a frame of a millisecond is easily disturbed
         bundle, measured = Bundle.open(), Measured()
         if name == "slow":
             bundle.program.__class__ = Slow
         measure_speed(measured, bundle, short=True)
-        found[name] = measured.values | measured.why_not
-print(json.dumps(found))
+        found[name].append((measured.values | measured.why_not)["speed.teacher_over_bundle"])
+print(json.dumps({name: sorted(ratios)[1] for name, ratios in found.items()}))
 """
 
 
@@ -127,7 +127,7 @@ def test_a_layer_twice_as_slow_fails_at_the_speed():
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     (gate,) = (gate for gate in read_gates() if gate.name == "speed.teacher_over_bundle")
-    assert gate.holds(found["as it is"][gate.name])
-    assert not gate.holds(found["slow"][gate.name])
-    # The same command twice: ratios within 10 %, and a half is seen.
-    assert found["slow"][gate.name] == pytest.approx(0.5 * found["as it is"][gate.name], rel=0.1)
+    assert gate.holds(found["as it is"])
+    assert not gate.holds(found["slow"])
+    # The same command again: ratios within 10 %, and a half is seen.
+    assert found["slow"] == pytest.approx(0.5 * found["as it is"], rel=0.1)
