@@ -152,6 +152,13 @@ class Residual(nn.Module):
         return torch.relu(x + self.second(self.first(x)))
 
 
+def _both_ways(images: Tensor, matrix: Tensor) -> Tensor:
+    """Images (N, S, S), along rows and along columns times a matrix (T, S): (N, T, T). With it alone, not its transpose too."""
+    for _ in range(2):
+        images = nn.functional.linear(images, matrix).transpose(1, 2)
+    return images
+
+
 class Upsample(nn.Module):
     """Twice the side, bilinear: two products with a fixed matrix, or where that is exported XNNPACK's resizing.
 
@@ -168,9 +175,7 @@ class Upsample(nn.Module):
             return self.matrix @ x @ self.matrix.T
         if not self.exported_as_products:
             return nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        rows = x.reshape(-1, *x.shape[2:])
-        for _ in range(2):  # with one matrix, not its transpose too
-            rows = nn.functional.linear(rows, self.matrix).transpose(1, 2)
+        rows = _both_ways(x.reshape(-1, *x.shape[2:]), self.matrix)
         return rows.reshape(*x.shape[:2], *rows.shape[1:])
 
 
@@ -184,11 +189,7 @@ class Smooth(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, C, S * S) to the same."""
-        batch, channels, pixels = rows.shape
-        image = rows.reshape(batch * channels, *self.matrix.shape)
-        for _ in range(2):
-            image = nn.functional.linear(image, self.matrix).transpose(1, 2)
-        return image.reshape(batch, channels, pixels)
+        return _both_ways(rows.reshape(-1, *self.matrix.shape), self.matrix).reshape(rows.shape)
 
 
 class EncoderTrunk(nn.Module):

@@ -1,4 +1,4 @@
-"""A lean student out of one that is not: a run in which its U-Net learns what the other's gives, and nothing else changes.
+"""A lean student out of one that is not: a run in which its U-Net learns what the other's gives, and what it reads at 32 px; all else stays.
 
 What a lean one leaves out is a quarter of a frame of S in int8. Encoder, codes and prior stay what they were, bit by bit, and the
 layers are asked to be what they were: labels without end, of any pair. Trained anew on real pairs it would draw them as well,
@@ -108,7 +108,7 @@ def layers_of(frame: FrameNetwork, fine: Tensor, given: Tensor, maps: Tensor, pr
 def read_alike(frame: FrameNetwork, whole: FrameNetwork, given: Tensor) -> None:
     """Let a lean network splat at 32 px what tells most of what `whole` reads from `given` (B, n, 32, 32).
 
-    Of S a quarter of the channels holds all but 0.2 % of it, as squares. `resized`, which sees weights alone, loses 3 %.
+    Of S-whole a quarter of the channels holds all but 0.2 % of it, as squares. `resized`, which sees weights alone, loses 3 %.
     """
     read = whole.read(given.flatten(2)).transpose(0, 1).flatten(1)
     _, directions = torch.linalg.eigh(read @ read.T)  # the largest come last
@@ -135,23 +135,23 @@ def _bend(error: Tensor) -> Tensor:
     return middle - (before + after) / 2
 
 
-def steady_loss(new: Layers, old: Layers, batch: dict[str, Tensor], training: LeanTraining) -> Tensor:
-    """Of a batch `in_small_steps`: what an error does from frame to frame trembles, however small it is."""
+def steady_loss(new: Layers, old: Layers, off: Tensor, batch: dict[str, Tensor], training: LeanTraining) -> Tensor:
+    """Of a batch `in_small_steps`: what an error does from frame to frame trembles, however small it is. off: as for `lean_losses`."""
     warped, weight = old.a[1::3, 2:3] * old.a[1::3, 3:4], batch["weight"][1::3]
     flow = ((warped + 0.1) * _bend((new.a - old.a)[:, :2]).abs()).mean()
-    picture = (weight * _bend(render(new, batch) - render(old, batch)).abs()).sum() / weight.sum() / 3
+    picture = (weight * _bend(off).abs()).sum() / weight.sum() / 3
     return training.steady * (flow + 0.2 * picture)
 
 
-def lean_losses(new: Layers, old: Layers, batch: dict[str, Tensor], training: LeanTraining) -> dict[str, Tensor]:
-    """Each term, weighted; their sum is what falls."""
+def lean_losses(new: Layers, old: Layers, off: Tensor, batch: dict[str, Tensor], training: LeanTraining) -> dict[str, Tensor]:
+    """Each term, weighted; their sum is what falls. off (N, 3, 256, 256): by how much what is composed of `new` is off, in [-1, 1]."""
     warped = old.a[:, 2:3] * old.a[:, 3:4]
     weight = batch["weight"]  # 9 in mouth and eyes, 1 elsewhere, 0 where there is no picture
     return {
         "flow": training.flow * ((warped + 0.1) * (new.a - old.a)[:, :2].abs()).mean(),
         "shares": training.shares * (new.a - old.a)[:, 2:].abs().mean(),
         "paint": training.paint * (new.b - old.b).abs().mean(),
-        "picture": training.picture * (weight * (render(new, batch) - render(old, batch)).abs()).sum() / weight.sum() / 3,
+        "picture": training.picture * (weight * off.abs()).sum() / weight.sum() / 3,
     }
 
 
@@ -160,9 +160,10 @@ def label_losses(frame: FrameNetwork, beneath: Beneath, batch: dict[str, Tensor]
     batch = batch | {"points": batch["points"][:, 0]}
     given, old = beneath(batch)
     new = layers_of(frame, *given)
-    wrong = (render(new, batch) - (batch["target"] * 2 - 1)).abs()
+    shown = render(new, batch)
+    wrong = (shown - (batch["target"] * 2 - 1)).abs()
     of_teacher = training.labels * (batch["weight"] * wrong).sum() / batch["weight"].sum() / 3
-    return {**lean_losses(new, old, batch, training), "label_picture": of_teacher}
+    return {**lean_losses(new, old, shown - render(old, batch), batch, training), "label_picture": of_teacher}
 
 
 @torch.no_grad()
@@ -285,7 +286,8 @@ def train_lean(
         batch = in_small_steps(next(stream), share.to(fabric.device))
         given, old = beneath(batch)
         new = layers_of(frame, *given)
-        terms = lean_losses(new, old, batch, training) | {"steady": steady_loss(new, old, batch, training)}
+        off = render(new, batch) - render(old, batch)
+        terms = lean_losses(new, old, off, batch, training) | {"steady": steady_loss(new, old, off, batch, training)}
         if made is not None:
             chosen = np.random.default_rng([training.seed, budget.step, 1]).integers(len(made), size=training.labelled)
             more = label_losses(frame, beneath, made.batch(chosen, fabric.device), training)

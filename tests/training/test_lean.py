@@ -27,6 +27,7 @@ from mobile_bilayer.training.lean import (
     steady_loss,
     train_lean,
 )
+from mobile_bilayer.training.student import render
 
 TINY = StudentConfig((6, 8, 8, 8), (12, 8, 8, 8), features=4, codes=4, fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025)
 
@@ -64,7 +65,7 @@ def test_what_lies_beneath_gives_the_layers_that_the_student_gives(start, prepar
     for ours in (old, again):
         for layer, wanted in zip(ours, whole, strict=True):
             torch.testing.assert_close(layer, wanted, atol=1e-6, rtol=1e-5)
-    assert sum(lean_losses(old, old, batch, LeanTraining()).values()) == 0
+    assert sum(lean_losses(old, old, torch.zeros(4, 3, 256, 256), batch, LeanTraining()).values()) == 0
 
 
 @pytest.mark.parametrize(("layer", "channel", "term"), [("a", 0, "flow"), ("a", 2, "shares"), ("a", 3, "shares"), ("b", 1, "paint")])
@@ -73,7 +74,8 @@ def test_each_layer_has_a_term_and_all_are_seen_in_the_picture(start, prepared, 
     _, old = Beneath(load_student(start)[0])(batch)
     other = Layers(old.a.clone(), old.b.clone())
     getattr(other, layer)[:, channel] -= 0.1
-    terms = {name: float(value) for name, value in lean_losses(other, old, batch, LeanTraining()).items()}
+    off = render(other, batch) - render(old, batch)
+    terms = {name: float(value) for name, value in lean_losses(other, old, off, batch, LeanTraining()).items()}
     assert {name for name, value in terms.items() if value > 1e-6} == {term, "picture"}
 
 
@@ -129,9 +131,9 @@ def test_an_error_that_changes_evenly_does_not_tremble(start, prepared):
 
     def loss_of(errors: list[float]) -> float:
         """Of a flow that is so far off in the three targets of each source."""
-        off = old.a.clone()
-        off[:, 0] += torch.tensor(errors * 2)[:, None, None]
-        return float(steady_loss(Layers(off, old.b), old, batch, replace(training, steady=1.0)))
+        new = Layers(old.a.clone(), old.b)
+        new.a[:, 0] += torch.tensor(errors * 2)[:, None, None]
+        return float(steady_loss(new, old, render(new, batch) - render(old, batch), batch, replace(training, steady=1.0)))
 
     shown = float((old.a[1::3, 2] * old.a[1::3, 3] + 0.1).mean())
     assert loss_of([0.0, 0.0, 0.0]) == 0
