@@ -22,7 +22,15 @@ from mobile_bilayer.errors import MobileBilayerError
 from mobile_bilayer.pose.head import POINTS
 from mobile_bilayer.pose.landmarks import BROWS, LEFT_EYE, LEFT_IRIS, LIPS, MESH, RIGHT_EYE, RIGHT_IRIS
 from mobile_bilayer.pose.retarget import EYE_CORNERS, LOWER_LIDS, LOWER_LIPS, UPPER_LIDS, UPPER_LIPS
-from mobile_bilayer.student.splat import gather, gaussians, pixel_centres, splat, square_distances, square_offsets
+from mobile_bilayer.student.splat import (
+    gather,
+    gaussians,
+    gaussians_of_widths,
+    pixel_centres,
+    splat,
+    square_distances,
+    square_offsets,
+)
 
 IMAGE_PX = 256
 SHARP_POINTS = len(LIPS + RIGHT_EYE + LEFT_EYE + RIGHT_IRIS + LEFT_IRIS + BROWS)  # the first of the network points
@@ -420,6 +428,14 @@ class FrameNetwork(nn.Module):
         self.register_buffer("centres64", pixel_centres(64), persistent=False)
         for name, weights in (("still", [config.still, config.still, 1.0]), ("still_sharp", [config.still_sharp] * 2 + [1e9])):
             self.register_buffer(name, torch.tensor(weights).reshape(1, 3, 1, 1), persistent=False)
+        squares = torch.tensor([config.sigma_narrow, config.sigma_wide]) ** 2
+        # Splatted at 32 px they are narrower by what doubling the side adds, the variance of bilinear interpolation, and as much higher.
+        narrower = squares - (2.0 / 32) ** 2 / 6
+        shares = torch.tensor([1.0, config.wide_share])
+        self.register_buffer("precisions", 1 / (2 * squares), persistent=False)
+        self.register_buffer("precisions32", 1 / (2 * narrower), persistent=False)
+        self.register_buffer("shares", shares.reshape(1, 1, 2, 1), persistent=False)
+        self.register_buffer("shares32", (shares * squares / narrower).reshape(1, 1, 2, 1), persistent=False)
         if config.sigma_lid:
             self.lids = Lids()
             sigmas = [config.sigma_sharp] * SHARP_POINTS + [config.sigma_lid] * self.lids.copies
@@ -467,11 +483,9 @@ class FrameNetwork(nn.Module):
         """
         config, batch = self.config, len(points)
         driving, moved = points[:, :2], points[:, 2:]
-        narrow, wide = (1 / (2 * s**2) for s in (config.sigma_narrow, config.sigma_wide))
-        values = torch.cat([moved, _of_batch(self.ones, batch)], 1)
-        total = splat(values, *gaussians(square_offsets(driving, self.centres64), narrow))
-        # What is wide needs few pixels.
-        total = total + config.wide_share * self.up32(splat(values, *gaussians(square_offsets(driving, self.centres32), wide)))
+        values = torch.cat([moved, _of_batch(self.ones, batch)], 1).reshape(batch, 3, 1, -1)
+        narrow_and_wide = gaussians_of_widths(square_offsets(driving, self.centres32), self.precisions32)
+        total = self.up32(splat((values * self.shares32).reshape(batch, 3, -1), *narrow_and_wide))
         # Where flow is and how near the face is come out of one division; of what is added below the last is 0.
         prior = total / (total[:, 2:] + self.still)
 
@@ -480,8 +494,9 @@ class FrameNetwork(nn.Module):
         if config.sigma_lid:
             copies, of_copies, weights = self.lids(points)
             moving, wanted, sharp = torch.cat([moving, copies], 2), torch.cat([wanted, of_copies], 2), self.sharp
-        distance = square_distances(driving, moving)
-        here = torch.bmm(values, torch.exp(distance * -narrow) + config.wide_share * torch.exp(distance * -wide))
+        distance = square_distances(driving, moving).reshape(batch, 1, POINTS, -1)
+        here = torch.exp(distance * -self.precisions.reshape(1, 2, 1, 1)).reshape(batch, 2 * POINTS, -1)
+        here = torch.bmm((values * self.shares).reshape(batch, 3, -1), here)
         missed = wanted - here[:, :2] / (here[:, 2:] + config.still)
         near = square_offsets(moving, self.centres64)
         extra = splat(torch.cat([missed * weights, weights], 1), *gaussians(near, sharp))

@@ -39,6 +39,19 @@ def gaussians(squares: tuple[Tensor, Tensor], precision: Tensor | float) -> tupl
     return torch.exp(x * across), torch.exp(y * down)
 
 
+def gaussians_of_widths(squares: tuple[Tensor, Tensor], precisions: Tensor) -> tuple[Tensor, Tensor]:
+    """As `gaussians`, of n widths around each landmark: all of the first, then all of the second ...
+
+    precisions  (n,)
+    returns     wx (B, n * K, S), wy (B, 1, S, n * K)
+    """
+    x, y = squares
+    batch, points, side = x.shape
+    wx = torch.exp(x.reshape(batch, 1, points, side) * -precisions.reshape(1, -1, 1, 1))
+    wy = torch.exp(y.reshape(batch, side, 1, points) * -precisions.reshape(1, 1, -1, 1))
+    return wx.reshape(batch, -1, side), wy.reshape(batch, 1, side, -1)
+
+
 def square_distances(first: Tensor, second: Tensor) -> Tensor:
     """(B, J, K) of points (B, 2, J) and (B, 2, K), rows of x and of y."""
     x, y = (_column(first[:, i : i + 1]) - second[:, i : i + 1] for i in (0, 1))

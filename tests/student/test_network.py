@@ -23,6 +23,7 @@ from mobile_bilayer.student.network import (
     StudentConfig,
     landmark_warp,
 )
+from mobile_bilayer.student.splat import pixel_centres
 
 GATE, MASK = 1 - 1 / (1 + math.exp(3.9)), 1 / (1 + math.exp(-4))  # of the untrained network: 0.980, 0.982
 
@@ -78,6 +79,20 @@ def test_the_prior_flow_takes_each_part_its_own_way(student):
     flow = prior(student.frame, source, driving)[0, :2]
     torch.testing.assert_close(flow[:, 19, 19], torch.tensor([0.05, 0]), rtol=0, atol=0.003)  # (-0.39, -0.39)
     torch.testing.assert_close(flow[:, 44, 44], torch.zeros(2), rtol=0, atol=0.003)  # (0.39, 0.39)
+
+
+def test_what_is_splatted_at_32_px_is_as_wide_at_64_as_it_should_be(student):
+    """Doubling widens it. Nearest to the Gaussians that were splatted, at 64 px themselves, are those of `sigma_narrow`."""
+    driving, config = face(1), student.frame.config
+    near = prior(student.frame, driving, driving)[0, 2]
+    squares = (torch.stack(torch.meshgrid(pixel_centres(64), pixel_centres(64), indexing="xy")) - driving[0, :, :, None, None]).square().sum(1)
+
+    def error(width: float) -> float:
+        sigma = config.sigma_narrow * width
+        total = (torch.exp(-squares / (2 * sigma**2)) + config.wide_share * torch.exp(-squares / (2 * config.sigma_wide**2))).sum(0)
+        return float((near - total / (total + 1)).abs().mean())
+
+    assert error(1.0) < 0.005 and all(error(1.0) < error(width) for width in (0.9, 0.95, 1.05, 1.1))
 
 
 def prior(frame: FrameNetwork, source: torch.Tensor, driving: torch.Tensor) -> torch.Tensor:
