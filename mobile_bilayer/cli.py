@@ -258,7 +258,7 @@ def mouth(
 def lean(
     prepared: Annotated[Path, typer.Argument(help="Folder that `mobile-bilayer prepare` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of checkpoint, weights, log and sheets; continued if it is there.")],
-    start: Annotated[Path, typer.Option("--from", help="A student that is not lean.", show_default=False)],
+    start: Annotated[Path, typer.Option("--from", help="A student that is not as lean.", show_default=False)],
     minutes: Annotated[float | None, typer.Option(help="End after so many minutes of training in all.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps in all.")] = None,
     begin: Annotated[

@@ -91,13 +91,13 @@ class StudentConfig:
 
 SIZES = {
     "XS": StudentConfig((8, 16, 32, 48), fine_codes=2, sigma_lid=0.025, sigma_mouth=0.025),
-    "S": StudentConfig(lean=True, sigma_lid=0.025, sigma_mouth=0.025),
+    "S": StudentConfig(fine_codes=1, lean=True, sigma_lid=0.025, sigma_mouth=0.025),
     "M": StudentConfig((24, 56, 104, 128), fine_codes=8, sigma_lid=0.025, sigma_mouth=0.025),
 }
 
 
 # What `training/lean.py` makes S of: nearer to its teacher than an S that learns alone.
-WHOLE = {"S-whole": replace(SIZES["S"], lean=False)}
+WHOLE = {"S-whole": replace(SIZES["S"], fine_codes=4, lean=False)}
 
 
 def size_of(config: StudentConfig) -> str | None:

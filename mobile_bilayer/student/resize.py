@@ -41,8 +41,8 @@ def resized(student: Student, config: StudentConfig) -> Student:
     """A student of the shape `config`.
 
     A wider one renders what `student` does: what is new is read by what is new alone, until it has learned something.
-    A narrower one keeps the channels that are read most, and must be trained to render anything; a lean one has the
-    separable convolutions that are nearest to those that were not.
+    A narrower one keeps the channels that are read most, and must be trained to render anything; of fewer fine codes the stem makes
+    what is nearest to what it made of more; a lean one has the separable convolutions that are nearest to those that were not.
 
     Raises MobileBilayerError when more than frame_widths, fine_codes and lean differs.
     """
@@ -55,6 +55,8 @@ def resized(student: Student, config: StudentConfig) -> Student:
     new = Student(config).eval()
     before, after = _lean_or_not(student.state_dict(), config.lean), new.state_dict()
     moves = _moves(before, student.config, config)
+    if config.fine_codes < student.config.fine_codes:
+        _first_tell_most(before, student.config.fine_codes, moves["64"][0])
     for name, value in after.items():
         layer = next((layer for layer in LAYERS if name.startswith(layer + ".") or name == layer), None)
         if layer is None or value.ndim == 0:
@@ -97,6 +99,16 @@ def _lean_or_not(weights: dict[str, Tensor], lean: bool) -> dict[str, Tensor]:
         if old in weights:
             weights[new] = weights.pop(old)
     return weights
+
+
+def _first_tell_most(weights: dict[str, Tensor], count: int, kept: Tensor) -> None:
+    """Other fine codes, out of which the stem makes the same of its channels `kept`, and most of it out of the first."""
+    codes, stem = weights["frame.fine_codes"], weights["frame.trunk.stem.0.weight"].clone()
+    of_codes = stem[kept, :count].transpose(0, 1)
+    u, s, v = torch.linalg.svd(codes[0] @ of_codes.flatten(1), full_matrices=False)
+    weights["frame.fine_codes"] = (u * s)[None, :, :count]
+    stem[kept, :count] = v[:count].reshape(of_codes.shape).transpose(0, 1)
+    weights["frame.trunk.stem.0.weight"] = stem
 
 
 def _moves(

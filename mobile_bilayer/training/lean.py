@@ -1,6 +1,6 @@
-"""A lean student out of one that is not: a run in which its U-Net learns what the other's gives, and what it reads at 32 px; all else stays.
+"""A lean student out of one that is not: a run in which its U-Net learns what the other's gives, and what is splatted for it; all else stays.
 
-What a lean one leaves out is a quarter of a frame of S in int8. Encoder, codes and prior stay what they were, bit by bit, and the
+What a lean one leaves out is a quarter of a frame of S in int8. Encoder and prior stay what they were, bit by bit, and the
 layers are asked to be what they were: labels without end, of any pair. Trained anew on real pairs it would draw them as well,
 but what they leave open, as hair and shoulders, it would draw in a way of its own: farther from its teacher, by 2 dB.
 """
@@ -26,7 +26,7 @@ from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.compositing import Layers
 from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.student.network import IMAGE_PX, FrameNetwork, Student
+from mobile_bilayer.student.network import IMAGE_PX, FrameNetwork, Student, StudentConfig
 from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
 from mobile_bilayer.teacher import SHIPPED as TEACHER
@@ -75,33 +75,24 @@ class LeanTraining:
                 raise MobileBilayerError(f"{name} is {getattr(self, name)}; it must be above 0.")
 
 
-class Beneath(nn.Module):
-    """All of a frame network that lies beneath its U-Net: what it hands over, and what the whole makes of that."""
-
-    def __init__(self, student: Student) -> None:
-        super().__init__()
-        self.student = student.eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, batch: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], Layers]:
-        """What `layers_of` takes beside a network, and its layers: what the trunk reads at 64 px, all that could be read at 32,
-        splatted (B, n, 32, 32), the encoder's map features, prior and colours."""
-        times = len(batch["points"]) // len(batch["image"])
-        code = self.student.encoder(batch["image"], batch["source_points"])
-        features, maps, source = (x.repeat_interleave(times, 0) for x in (*code[:2], batch["source_points"]))
-        driving, frame, seen = batch["points"], self.student.frame, []
-        hook = frame.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        x64, prior, colours = frame.look(features, maps, source, driving)
-        hook.remove()
-        rows = torch.cat([driving, source - driving, features, source], 2).transpose(1, 2)
-        given = frame.splat32(frame.given32(rows), rows[:, :2])
-        return (seen[0], given, frame.map_gain(maps), prior, colours), frame.paint_from(x64, prior, colours)[0]
+def lean_of(config: StudentConfig) -> StudentConfig:
+    """The shape of a student made lean. With one fine code eight channels reach the stem, as many as an int8 product takes at once."""
+    return replace(config, lean=True, fine_codes=1)
 
 
-def layers_of(frame: FrameNetwork, fine: Tensor, given: Tensor, maps: Tensor, prior: Tensor, colours: Tensor) -> Layers:
-    """What a network's U-Net makes of what lies beneath it. To read after splatting is as well: both are linear."""
-    coarse = frame.spread(frame.read(given.flatten(2)).unflatten(2, given.shape[2:]))
-    return frame.paint_from(frame.top(*frame.trunk(fine, coarse + maps)), prior, colours)[0]
+@torch.no_grad()
+def inputs_of(student: Student, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """What a frame network takes, of each target of a batch: features, map features, source and driving points."""
+    times = len(batch["points"]) // len(batch["image"])
+    code = student.encoder(batch["image"], batch["source_points"])
+    return *(x.repeat_interleave(times, 0) for x in (*code[:2], batch["source_points"])), batch["points"]
+
+
+@torch.no_grad()
+def all_given(frame: FrameNetwork, features: Tensor, maps: Tensor, source: Tensor, driving: Tensor) -> Tensor:
+    """All that could be read of landmarks, splatted at 32 px: (B, n, 32, 32). To read after splatting is as well as before."""
+    rows = torch.cat([driving, source - driving, features, source], 2).transpose(1, 2)
+    return frame.splat32(frame.given32(rows), rows[:, :2])
 
 
 @torch.no_grad()
@@ -155,11 +146,18 @@ def lean_losses(new: Layers, old: Layers, off: Tensor, batch: dict[str, Tensor],
     }
 
 
-def label_losses(frame: FrameNetwork, beneath: Beneath, batch: dict[str, Tensor], training: LeanTraining) -> dict[str, Tensor]:
+def both_layers(lean: FrameNetwork, before: Student, batch: dict[str, Tensor]) -> tuple[Layers, Layers]:
+    """What the lean network gives, and what it should give."""
+    inputs = inputs_of(before, batch)
+    with torch.no_grad():
+        old = before.frame(*inputs)
+    return lean(*inputs), old
+
+
+def label_losses(lean: FrameNetwork, before: Student, batch: dict[str, Tensor], training: LeanTraining) -> dict[str, Tensor]:
     """The same of a batch of `Labels`, people driven by others; and what a teacher shows of them."""
     batch = batch | {"points": batch["points"][:, 0]}
-    given, old = beneath(batch)
-    new = layers_of(frame, *given)
+    new, old = both_layers(lean, before, batch)
     shown = render(new, batch)
     wrong = (shown - (batch["target"] * 2 - 1)).abs()
     of_teacher = training.labels * (batch["weight"] * wrong).sum() / batch["weight"].sum() / 3
@@ -167,10 +165,9 @@ def label_losses(frame: FrameNetwork, beneath: Beneath, batch: dict[str, Tensor]
 
 
 @torch.no_grad()
-def validate(frame: FrameNetwork, beneath: Beneath, batch: dict[str, Tensor]) -> tuple[dict[str, float], np.ndarray]:
+def validate(lean: FrameNetwork, before: Student, batch: dict[str, Tensor]) -> tuple[dict[str, float], np.ndarray]:
     """How far apart the two are: PSNR of pictures in dB, flow in pixels of 256, on average; and a sheet: source, before, now, error."""
-    given, old = beneath(batch)
-    new = layers_of(frame, *given)
+    new, old = both_layers(lean, before, batch)
     pictures = [((render(layers, batch) + 1) / 2).clamp(0, 1) for layers in (old, new)]
     error = pictures[1] - pictures[0]
     metrics = {
@@ -200,7 +197,7 @@ def train_lean(
 ) -> Path:
     """Train until `steps` or `minutes` of training are reached, in all calls together; return the weights' path.
 
-    start    weights of a student that is not lean
+    start    weights of a student that is not lean, or not as lean as `lean_of`
     begin    weights of a lean one to begin with, of a run before; None: the nearest to `start`
     teacher  whose pictures are learned too: weights of a `LandmarkTeacher`, or of a student; None: the shipped teacher
     labels   how many it renders before training, into `out`; 0: none
@@ -212,30 +209,32 @@ def train_lean(
     fabric = Fabric(accelerator="auto", devices=1)
     fabric.seed_everything(training.seed, verbose=False)
     before, facts = load_student(start)
-    if before.config.lean or before.config.paint_width:
+    before.eval().requires_grad_(False)
+    config = lean_of(before.config)
+    if config == before.config or before.config.paint_width:
         raise MobileBilayerError(f"{start} is of a student that is lean already, or paints at 128 px: it can't be made lean.")
-    student = resized(before, replace(before.config, lean=True)).eval().requires_grad_(False)
-    legs = []
+    student = resized(before, config).eval().requires_grad_(False)
     if begin is not None:
         student, facts = load_student(begin)
-        if student.config != replace(before.config, lean=True) or not all(map(torch.equal, before.encoder.parameters(), student.encoder.parameters())):
+        if student.config != config or not all(map(torch.equal, before.encoder.parameters(), student.encoder.parameters())):
             raise MobileBilayerError(f"{begin} is not a lean student made out of {start}. Give one that is, or leave it out.")
-        student, legs = student.eval().requires_grad_(False), facts.get("lean", [])
+        student = student.eval().requires_grad_(False)
+    legs = facts.get("lean", [])
     clips, held = split(load_clips(prepared), training.held_out)
     out.mkdir(parents=True, exist_ok=True)
     made = None
     if labels:
         with progress() as on_progress:
             made = write_labels(clips, teacher or TEACHER, out, LabelConfig(labels, seed=training.seed), on_progress)
-    beneath = fabric.to_device(Beneath(before))
+    before = fabric.to_device(before)
     data = Pairs(clips, 2, Augmentation(), training.seed)
-    if begin is None:
+    if begin is None and not before.config.lean:
         examples = to_tensors(default_collate([data[i] for i in range(EXAMPLES)]))
-        read_alike(student.frame, before.frame, beneath(fabric.to_device(examples))[0][1])
+        read_alike(student.frame, before.frame, all_given(before.frame, *inputs_of(before, fabric.to_device(examples))))
     frame = student.frame
-    top, trunk = nn.ModuleList([frame.top, frame.heads, frame.read32, frame.spread32]), frame.trunk
-    learning = nn.ModuleList([top, trunk]).requires_grad_(True)
-    groups = [{"params": part.parameters(), "rate": rate} for part, rate in ((top, training.learning_rate), (trunk, training.trunk_rate))]
+    top = nn.ModuleList([frame.top, frame.heads, frame.read32, frame.spread32, nn.ParameterList([frame.fine_codes])])
+    learning = nn.ModuleList([top, frame.trunk]).requires_grad_(True)
+    groups = [{"params": part.parameters(), "rate": rate} for part, rate in ((top, training.learning_rate), (frame.trunk, training.trunk_rate))]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     fabric.to_device(student)
     optimizer = fabric.setup_optimizers(optimizer)
@@ -252,7 +251,7 @@ def train_lean(
     seen = fabric.to_device(validation_batch(held, 40, training.seed))
 
     def save() -> dict[str, float]:
-        metrics, sheet = validate(average.module.frame, beneath, seen)
+        metrics, sheet = validate(average.module.frame, before, seen)
         state = {
             "settings": settings,
             "student": student.state_dict(),
@@ -284,13 +283,12 @@ def train_lean(
         generator = torch.Generator().manual_seed(training.seed + budget.step)
         share = training.largest_step * torch.rand(training.sources, generator=generator)
         batch = in_small_steps(next(stream), share.to(fabric.device))
-        given, old = beneath(batch)
-        new = layers_of(frame, *given)
+        new, old = both_layers(frame, before, batch)
         off = render(new, batch) - render(old, batch)
         terms = lean_losses(new, old, off, batch, training) | {"steady": steady_loss(new, old, off, batch, training)}
         if made is not None:
             chosen = np.random.default_rng([training.seed, budget.step, 1]).integers(len(made), size=training.labelled)
-            more = label_losses(frame, beneath, made.batch(chosen, fabric.device), training)
+            more = label_losses(frame, before, made.batch(chosen, fabric.device), training)
             terms |= {name: terms.get(name, 0.0) + term for name, term in more.items()}
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(torch.stack(list(terms.values())).sum())

@@ -68,6 +68,23 @@ def test_a_narrower_student_keeps_what_is_read_most(student):
     assert all(value.isfinite().all() for value in layers(narrow))
 
 
+def test_fewer_fine_codes_hold_what_is_read_of_them(student):
+    """Of three that are sums of two nothing is lost with two; with one, no other sum is nearer to what the stem makes of them."""
+    many = Student(replace(SMALL, fine_codes=3)).eval()
+    many.load_state_dict(student.state_dict() | {name: value for name, value in many.state_dict().items() if "fine_codes" in name or "stem" in name})
+    with torch.no_grad():
+        many.frame.fine_codes[..., 2] = many.frame.fine_codes[..., 0] - 2 * many.frame.fine_codes[..., 1]
+    for ours, theirs in zip(layers(resized(many, SMALL)), layers(many), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+    def of_codes(student: Student, count: int) -> Tensor:
+        return (student.frame.fine_codes[0] @ student.frame.trunk.stem[0].weight[:, :count].transpose(0, 1).flatten(1)).detach()
+
+    lost = (of_codes(many, 3) - of_codes(resized(many, replace(SMALL, fine_codes=1)), 1)).square().sum()
+    least = torch.linalg.svdvals(of_codes(many, 3))[1:].square().sum()
+    assert float(lost) == pytest.approx(float(least), rel=1e-3) and least > 0
+
+
 def test_the_list_of_layers_names_all_whose_width_depends_on_the_size():
     before, after = Student(SMALL).state_dict(), Student(WIDE).state_dict()
     changed = {name for name in before if before[name].shape != after[name].shape}

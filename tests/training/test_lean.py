@@ -1,4 +1,4 @@
-"""A lean student out of one that is not: its U-Net learns what the other's gives, all else stays bit by bit."""
+"""A lean student out of one that is not: its U-Net learns what the other's gives, what is not splatted for it stays bit by bit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,14 @@ from mobile_bilayer.student.network import Student, StudentConfig
 from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
 from mobile_bilayer.training.lean import (
-    Beneath,
     LeanTraining,
+    all_given,
+    both_layers,
     in_small_steps,
+    inputs_of,
     label_losses,
-    layers_of,
     lean_losses,
+    lean_of,
     read_alike,
     steady_loss,
     train_lean,
@@ -51,27 +53,32 @@ def prepared(tmp_path, write_clip) -> Path:
     return tmp_path / "clips"
 
 
+def layers_before(start: Path, batch: dict[str, torch.Tensor]) -> Layers:
+    student = load_student(start)[0].eval()
+    return both_layers(student.frame, student, batch)[1]
+
+
 def batch_of(prepared: Path) -> dict[str, torch.Tensor]:
     data = Pairs(load_clips(prepared), 2, NO_AUGMENTATION, 0)
     return to_tensors(default_collate([data[i] for i in range(2)]))
 
 
-def test_what_lies_beneath_gives_the_layers_that_the_student_gives(start, prepared):
-    student, batch = load_student(start)[0], batch_of(prepared)
-    given, old = Beneath(student)(batch)
+def test_the_lean_one_is_held_to_the_layers_that_the_student_gives(start, prepared):
+    student, batch = load_student(start)[0].eval(), batch_of(prepared)
+    ours = both_layers(student.frame, student, batch)
     with torch.no_grad():
         whole, _, _ = student(batch["image"], batch["source_points"], batch["points"])
-        again = layers_of(student.frame, *given)
-    for ours in (old, again):
-        for layer, wanted in zip(ours, whole, strict=True):
+    for layers in ours:
+        for layer, wanted in zip(layers, whole, strict=True):
             torch.testing.assert_close(layer, wanted, atol=1e-6, rtol=1e-5)
-    assert sum(lean_losses(old, old, torch.zeros(4, 3, 256, 256), batch, LeanTraining()).values()) == 0
+    assert [layers.a.requires_grad for layers in ours] == [True, False]
+    assert sum(lean_losses(ours[1], ours[1], torch.zeros(4, 3, 256, 256), batch, LeanTraining()).values()) == 0
 
 
 @pytest.mark.parametrize(("layer", "channel", "term"), [("a", 0, "flow"), ("a", 2, "shares"), ("a", 3, "shares"), ("b", 1, "paint")])
 def test_each_layer_has_a_term_and_all_are_seen_in_the_picture(start, prepared, layer, channel, term):
     batch = batch_of(prepared)
-    _, old = Beneath(load_student(start)[0])(batch)
+    old = layers_before(start, batch)
     other = Layers(old.a.clone(), old.b.clone())
     getattr(other, layer)[:, channel] -= 0.1
     off = render(other, batch) - render(old, batch)
@@ -80,22 +87,21 @@ def test_each_layer_has_a_term_and_all_are_seen_in_the_picture(start, prepared, 
 
 
 def test_what_is_read_after_splatting_is_what_is_read_before(start, prepared):
-    """A lean one's layers in training are those that it renders with."""
-    lean = resized(load_student(start)[0], replace(TINY, lean=True)).eval()
-    batch = batch_of(prepared)
+    """By it is chosen what a lean one splats."""
+    student, batch = load_student(start)[0].eval(), batch_of(prepared)
+    features, maps, source, driving = inputs_of(student, batch)
+    frame, rows = student.frame, torch.cat([driving, source - driving, features, source], 2).transpose(1, 2)
     with torch.no_grad():
-        lean.frame.spread32.bias.normal_()
-        whole, _, _ = lean(batch["image"], batch["source_points"], batch["points"])
-        given, _ = Beneath(lean)(batch)
-        for layer, wanted in zip(layers_of(lean.frame, *given), whole, strict=True):
-            torch.testing.assert_close(layer, wanted, atol=1e-5, rtol=1e-4)
+        wanted = frame.splat32(frame.read(frame.given32(rows)), rows[:, :2])
+        given = all_given(frame, features, maps, source, driving)
+        torch.testing.assert_close(frame.read(given.flatten(2)).unflatten(2, (32, 32)), wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_splatted_at_32_px_is_what_tells_most(start, prepared):
     """Of all that a lean one could read there nothing is nearer to what the other reads than what `read_alike` chooses."""
     before = load_student(start)[0]
-    lean = resized(before, replace(TINY, lean=True))
-    given = Beneath(before)(batch_of(prepared))[0][1]
+    lean = resized(before, lean_of(TINY))
+    given = all_given(before.frame, *inputs_of(before, batch_of(prepared)))
 
     def lost() -> float:
         with torch.no_grad():
@@ -126,7 +132,7 @@ def test_targets_lie_behind_each_other_on_a_straight_way(prepared):
 
 def test_an_error_that_changes_evenly_does_not_tremble(start, prepared):
     batch = in_small_steps(batch_of(prepared), torch.tensor([0.1, 0.2]))
-    _, old = Beneath(load_student(start)[0])(batch)
+    old = layers_before(start, batch)
     training = LeanTraining()
 
     def loss_of(errors: list[float]) -> float:
@@ -149,10 +155,10 @@ def test_a_run_comes_nearer_and_changes_the_unet_alone(start, prepared, tmp_path
     path = train_lean(prepared, tmp_path / "run", start, training, steps=25, workers=0)  # goes on
     assert (tmp_path / "run" / "log.csv").read_text().splitlines()[: len(log)] == log
     (lean, facts), before = load_student(path), load_student(start)[0]
-    assert lean.config == replace(TINY, lean=True)
+    assert lean.config == lean_of(TINY)
     assert facts["steps"] == 7 and [leg["steps"] for leg in facts["lean"]] == [25]
     for name, value in before.state_dict().items():
-        if not name.startswith(("frame.trunk.", "frame.top.", "frame.heads.", "frame.read32.")):
+        if not name.startswith(("frame.trunk.", "frame.top.", "frame.heads.", "frame.read32.", "frame.fine_codes")):
             torch.testing.assert_close(lean.state_dict()[name], value)
     rows = [dict(zip(log[0].split(","), map(float, row.split(",")), strict=True)) for row in
             (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]  # fmt: skip
@@ -173,26 +179,25 @@ def test_a_second_run_learns_from_a_teacher_too(start, prepared, tmp_path):
         train_lean(prepared, tmp_path / "second", start, training, steps=3, **options | {"labels": 3})
     torch.manual_seed(1)
     other = tmp_path / "other.safetensors"
-    save_student(Student(replace(TINY, lean=True)), other, {})
+    save_student(Student(lean_of(TINY)), other, {})
     with pytest.raises(MobileBilayerError, match=r"other\.safetensors is not a lean student made out of"):
         train_lean(prepared, tmp_path / "third", start, training, steps=1, begin=other)
 
 
 def test_pictures_count_as_the_teacher_has_them(start, prepared):
     """Of a teacher that shows what the student shows there is nothing to learn."""
-    student, training = load_student(start)[0], LeanTraining()
+    student, training = load_student(start)[0].eval(), LeanTraining()
     batch = batch_of(prepared)
     one = {name: value[::2] for name, value in batch.items() if len(value) == 4} | {
         name: value for name, value in batch.items() if len(value) == 2
     }
     one["points"] = one["points"][:, None]
-    beneath = Beneath(student)
     with torch.no_grad():
         layers, _, _ = student(one["image"], one["source_points"], one["points"][:, 0])
         one["target"] = (composite(one["image"] * 2 - 1, one["background"] * 2 - 1, layers) + 1) / 2
-        same = label_losses(student.frame, beneath, one, training)
+        same = label_losses(student.frame, student, one, training)
         one["target"] = one["target"] + 0.05
-        brighter = label_losses(student.frame, beneath, one, training)
+        brighter = label_losses(student.frame, student, one, training)
     assert all(float(term) < 1e-5 for term in same.values())
     assert float(brighter["label_picture"]) == pytest.approx(training.labels * 0.1, rel=1e-4)
     assert all(float(brighter[name]) < 1e-5 for name in same if name != "label_picture")
@@ -200,10 +205,21 @@ def test_pictures_count_as_the_teacher_has_them(start, prepared):
 
 def test_what_is_lean_already_is_refused(start, prepared, tmp_path):
     path = tmp_path / "lean.safetensors"
-    save_student(Student(replace(TINY, lean=True)), path, {})
+    save_student(Student(lean_of(TINY)), path, {})
     with pytest.raises(MobileBilayerError, match="lean already"):
         train_lean(prepared, tmp_path / "run", path, LeanTraining(), steps=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_less_lean_can_be_made_leaner(start, prepared, tmp_path):
+    """It keeps what it splats at 32 px, and has one fine code then."""
+    before = resized(load_student(start)[0], replace(TINY, lean=True))
+    less = tmp_path / "less.safetensors"
+    save_student(before, less, {"lean": [{"steps": 3}]})
+    path = train_lean(prepared, tmp_path / "run", less, LeanTraining(sources=1, held_out=1, learning_rate=1e-9, trunk_rate=1e-9), steps=1, workers=0)
+    lean, facts = load_student(path)
+    assert lean.config == lean_of(TINY) and [leg["steps"] for leg in facts["lean"]] == [3, 1]
+    torch.testing.assert_close(lean.frame.read32.weight, load_student(less)[0].frame.read32.weight, atol=1e-6, rtol=0)
 
 
 def test_training_needs_a_rate():
