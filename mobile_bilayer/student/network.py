@@ -637,8 +637,11 @@ class Student(nn.Module):
         image (B, 3, 256, 256) in [0, 1]; source (B, K, 2); driving (B * T, K, 2), a source's frames together
         """
         code = self.encoder(image, source)
-        targets = len(driving) // len(image)
-        features, maps, points = (
-            x.repeat_interleave(targets, 0) for x in (code.landmark_features, code.map_features, source)
-        )
-        return *self.frame.with_paint(features, maps, points, driving), code
+        return *self.frame.with_paint(*of_targets(code, source, driving)), code
+
+
+def of_targets(code: AvatarCode, source: Tensor, driving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a frame network takes of each target: features, map features, source and driving points. As for `Student`."""
+    targets = len(driving) // len(source)
+    features, maps, points = (x.repeat_interleave(targets, 0) for x in (code.landmark_features, code.map_features, source))
+    return features, maps, points, driving

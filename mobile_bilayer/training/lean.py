@@ -26,7 +26,7 @@ from mobile_bilayer.capture.images import write_image
 from mobile_bilayer.compositing import Layers
 from mobile_bilayer.dataset.pairs import Augmentation, Pairs, load_clips, to_tensors
 from mobile_bilayer.errors import MobileBilayerError
-from mobile_bilayer.student.network import IMAGE_PX, FrameNetwork, Student, StudentConfig
+from mobile_bilayer.student.network import IMAGE_PX, FrameNetwork, Student, StudentConfig, of_targets
 from mobile_bilayer.student.resize import resized
 from mobile_bilayer.student.weights import load_student, save_student
 from mobile_bilayer.teacher import SHIPPED as TEACHER
@@ -82,14 +82,12 @@ def lean_of(config: StudentConfig) -> StudentConfig:
 
 @torch.no_grad()
 def inputs_of(student: Student, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """What a frame network takes, of each target of a batch: features, map features, source and driving points."""
-    times = len(batch["points"]) // len(batch["image"])
-    code = student.encoder(batch["image"], batch["source_points"])
-    return *(x.repeat_interleave(times, 0) for x in (*code[:2], batch["source_points"])), batch["points"]
+    """What a frame network takes of each target of a batch."""
+    return of_targets(student.encoder(batch["image"], batch["source_points"]), batch["source_points"], batch["points"])
 
 
 @torch.no_grad()
-def all_given(frame: FrameNetwork, features: Tensor, maps: Tensor, source: Tensor, driving: Tensor) -> Tensor:
+def all_given(frame: FrameNetwork, features: Tensor, _: Tensor, source: Tensor, driving: Tensor) -> Tensor:
     """All that could be read of landmarks, splatted at 32 px: (B, n, 32, 32). To read after splatting is as well as before."""
     rows = torch.cat([driving, source - driving, features, source], 2).transpose(1, 2)
     return frame.splat32(frame.given32(rows), rows[:, :2])
